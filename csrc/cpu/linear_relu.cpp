@@ -1,0 +1,36 @@
+#include "../linear_relu.h"
+
+#define KERNELS "linear_relu_kernels.h"
+#include "each_isa.h"
+
+namespace torchext::cpu {
+template <typename T>
+int64_t matmul_pack_size(MatmulShape s) { return CHOOSE_ISA(matmul_pack_size<T>(s)); }
+template <typename T>
+void matmul_pack(acc_t<T>* packed, const T* b, MatmulShape s) {
+  CHOOSE_ISA(matmul_pack(packed, b, s));
+}
+template <typename T>
+void matmul(T* c, const T* a, const acc_t<T>* packed, const T* bias, bool relu, MatmulShape s, int64_t row0, int64_t row1) {
+  CHOOSE_ISA(matmul(c, a, packed, bias, relu, s, row0, row1));
+}
+template <typename T>
+void bias_relu(T* y, const T* bias, bool relu, int64_t n, int64_t row0, int64_t row1) {
+  CHOOSE_ISA(bias_relu(y, bias, relu, n, row0, row1));
+}
+template <typename T>
+void relu_backward(T* dz, acc_t<T>* db, const T* dy, const T* y, int64_t n, int64_t row0, int64_t row1) {
+  CHOOSE_ISA(relu_backward(dz, db, dy, y, n, row0, row1));
+}
+
+#define INSTANTIATE(T)                                                                                              \
+  template int64_t matmul_pack_size<T>(MatmulShape);                                                                \
+  template void matmul_pack(acc_t<T>*, const T*, MatmulShape);                                                      \
+  template void matmul(T*, const T*, const acc_t<T>*, const T*, bool, MatmulShape, int64_t, int64_t);               \
+  template void bias_relu(T*, const T*, bool, int64_t, int64_t, int64_t);                                            \
+  template void relu_backward(T*, acc_t<T>*, const T*, const T*, int64_t, int64_t, int64_t)
+INSTANTIATE(double);
+INSTANTIATE(float);
+INSTANTIATE(BFloat16);
+INSTANTIATE(Half);
+}  // namespace torchext::cpu
