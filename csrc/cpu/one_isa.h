@@ -5,6 +5,9 @@
 #undef TORCHEXT_GEMM
 #undef TORCHEXT_EXP
 #undef TORCHEXT_PHILOX_VEC
+#undef TORCHEXT_IMAGE_LANES
+#undef TORCHEXT_CONV2D_TILES
+#undef TORCHEXT_CONV2D_BACKWARD
 #include "vec.h"
 #include KERNELS
 #undef ISA

@@ -23,7 +23,7 @@ inline To bits(From from) {
 
 template <typename V, typename A>
 inline V splat(A a) {
-  return V{} + a;
+  return a - V{};  // a - 0 is a for every a, -0 included, so this is a bare broadcast; a + 0 is not
 }
 
 template <typename V>
