@@ -29,23 +29,39 @@ void conv2d_pack_dx(acc_t<T>* packed, const T* w, ConvShape s) {
           }
 }
 
+// Calls f with 2 where the pooling windows are 2 x 2 and tile the image or part of it, so that the loops over a window unroll; else
+// with 0, for windows of any kind.
+template <typename F>
+inline void with_window(ConvShape s, const ConvPool& pool, F&& f) {
+  const bool inside = pool.ph == 0 && pool.pw == 0 && pool.sh == 2 && pool.sw == 2 && 2 * pool.p <= s.p && 2 * pool.q <= s.q;
+  if (inside && pool.kh == 2 && pool.kw == 2)
+    f.template operator()<2>();
+  else
+    f.template operator()<0>();
+}
+
 // dz[k] = dy[k] at its taps, else 0; returns the sum of what was put.
-template <typename A>
-inline Vec<A> unpool_plane(A* dz, const A* dy, const A* offsets, int64_t rows, int64_t columns, const ConvPool& pool) {
+template <int kWindow, typename A>
+inline Vec<A> unpool_plane(A* dz, const A* dy, const uint8_t* offsets, int64_t rows, int64_t columns, const ConvPool& pool) {
   constexpr int L = kLanes<A>;
-  std::memset(dz, 0, rows * columns * L * sizeof(A));
+  if (!kWindow || rows != kWindow * pool.p || columns != kWindow * pool.q) std::memset(dz, 0, rows * columns * L * sizeof(A));
   Vec<A> total{};
   for (int64_t p = 0; p < pool.p; ++p) {
-    const int64_t p0 = p * pool.sh - pool.ph, i0 = std::max<int64_t>(0, -p0), i1 = std::min(pool.kh, rows - p0);
+    const int64_t p0 = p * pool.sh - pool.ph, i0 = kWindow ? 0 : std::max<int64_t>(0, -p0);
+    const int64_t i1 = kWindow ? kWindow : std::min(pool.kh, rows - p0);
     for (int64_t q = 0; q < pool.q; ++q) {
-      const int64_t q0 = q * pool.sw - pool.pw, j0 = std::max<int64_t>(0, -q0), j1 = std::min(pool.kw, columns - q0);
+      const int64_t q0 = q * pool.sw - pool.pw, j0 = kWindow ? 0 : std::max<int64_t>(0, -q0);
+      const int64_t j1 = kWindow ? kWindow : std::min(pool.kw, columns - q0);
       const Vec<A> g = load(dy + (p * pool.q + q) * L);
-      const auto at = bits<Ints<A>>(load(offsets + (p * pool.q + q) * L));
+      const auto at = __builtin_convertvector(load_bytes<A>(offsets + (p * pool.q + q) * L), Ints<A>);
       total += at == lanes_of<A>(kDead) ? Vec<A>{} : g;
+#pragma GCC unroll 2
       for (int64_t i = i0; i < i1; ++i)
+#pragma GCC unroll 2
         for (int64_t j = j0; j < j1; ++j) {
           A* to = dz + ((p0 + i) * columns + q0 + j) * L;
-          store<A>(to, load(to) + (at == lanes_of<A>(i * pool.kw + j) ? g : Vec<A>{}));
+          const Vec<A> v = at == lanes_of<A>(i * pool.kw + j) ? g : Vec<A>{};
+          store<A>(to, kWindow ? v : load(to) + v);
         }
     }
   }
@@ -127,40 +143,43 @@ void conv2d_backward(ConvGradients<T> f, ConvShape s, const ConvPool* pool, int6
   for (int64_t t = 0; t < count; ++t)
     taps[t] = static_cast<int32_t>(((t / (s.r * s.s) * hp + t / s.s % s.r * s.dh) * wp + t % s.s * s.dw) * L);
   Scratch<A> xs(f.sums ? x_vectors * L : 0), dxs(f.dx ? x_vectors * L : 0), dz(s.k * s.p * s.q * L);
-  Scratch<A> dys(pool ? y_size * L : 0), at(pool ? y_size * L : 0), sums(f.sums ? (weights + s.k + L) * L : 0);
+  Scratch<A> dys(pool ? y_size * L : 0), sums(f.sums ? (weights + s.k + L) * L : 0);
+  Scratch<uint8_t> at(pool ? y_size * L : 0);
   if (f.sums) std::memset(xs, 0, x_vectors * L * sizeof(A)), std::memset(sums, 0, (weights + s.k + L) * L * sizeof(A));
 
   for (int64_t n = n0; n < n1; n += L) {
     const int64_t images = std::min<int64_t>(L, n1 - n);
     const T *x = f.x + n * x_size, *dy = f.dy + n * y_size, *y = f.y ? f.y + n * y_size : nullptr;
-    load_images<A>(pool ? dys : dz, y_index, y_size, images, [&](int64_t i, int64_t e, auto... c) {
+    load_images<Vec<A>, A>(pool ? dys : dz, y_index, y_size, images, [&](int64_t i, int64_t e, auto... c) {
       const Vec<A> g = load(dy + i * y_size + e, c...);
       return y ? (load(y + i * y_size + e, c...) <= 0 ? Vec<A>{} : g) : g;
     });
     if (pool) {
       const uint8_t* bytes = f.offsets + n * y_size;
-      load_images<A>(at, y_index, y_size, images,
+      load_images<Bytes<A>, uint8_t>(at, y_index, y_size, images,
                      [&](int64_t i, int64_t e, auto... c) { return load_bytes<A>(bytes + i * y_size + e, c...); });
     }
     for (int64_t k = 0; k < s.k; ++k) {
       Vec<A> total{};
       A* to = dz + k * s.p * s.q * L;
       if (pool)
-        total = unpool_plane<A>(to, dys + k * plane * L, at + k * plane * L, s.p, s.q, *pool);
+        with_window(s, *pool, [&]<int kWindow>() {
+          total = unpool_plane<kWindow, A>(to, dys + k * plane * L, at + k * plane * L, s.p, s.q, *pool);
+        });
       else if (f.sums)
         for (int64_t i = 0; i < plane; ++i) total += load(to + i * L);
       A* sum = sums + (weights + k) * L;
       if (f.sums) store<A>(sum, load(sum) + total);
     }
     if (f.sums) {
-      load_images<A>(xs, x_index, x_size, images, [&](int64_t i, int64_t e, auto... c) { return load(x + i * x_size + e, c...); });
+      load_images<Vec<A>, A>(xs, x_index, x_size, images, [&](int64_t i, int64_t e, auto... c) { return load(x + i * x_size + e, c...); });
       weight_gradient<A>(sums, dz, xs, taps, s);
     }
     if (f.dx) {
       T* dx = f.dx + n * x_size;
       std::memset(dxs, 0, x_vectors * L * sizeof(A));
       input_gradient<A>(dxs, dz, f.packed, s);
-      store_images<A>(dxs, x_index, x_size, images,
+      store_images<Vec<A>, A>(dxs, x_index, x_size, images,
                       [&](int64_t i, int64_t e, Vec<A> v, auto... c) { store(dx + i * x_size + e, v, c...); });
     }
   }

@@ -26,16 +26,18 @@ void conv2d_pack(acc_t<T>* packed, const T* w, ConvShape s) {
     }
 }
 
-// One pooled row of one channel. rows[i]: the row of z under the window's row first + i.
-template <typename A>
-inline void pool_row(A* y, A* offsets, const A* const* rows, int64_t first, int64_t count, int64_t z_columns, const ConvPool& pool) {
+// One pooled row of one channel. rows[i]: the row of z under the window's row first + i. kWindow: as with_window() chose.
+template <int kWindow, typename A>
+inline void pool_row(A* y, uint8_t* offsets, const A* const* rows, int64_t first, int64_t count, int64_t z_columns, const ConvPool& pool) {
   constexpr int L = kLanes<A>;
   for (int64_t q = 0; q < pool.q; ++q) {
     const int64_t q0 = q * pool.sw - pool.pw;
-    const int64_t begin = std::max<int64_t>(0, -q0), end = std::min(pool.kw, z_columns - q0);
+    const int64_t begin = kWindow ? 0 : std::max<int64_t>(0, -q0), end = kWindow ? kWindow : std::min(pool.kw, z_columns - q0);
     auto best = splat<Vec<A>>(-std::numeric_limits<A>::infinity());
     auto at = lanes_of<A>(kDead);
-    for (int64_t i = 0; i < count; ++i)
+#pragma GCC unroll 2
+    for (int64_t i = 0; i < (kWindow ? kWindow : count); ++i)
+#pragma GCC unroll 2
       for (int64_t j = begin; j < end; ++j) {
         const Vec<A> v = load(rows[i] + (q0 + j) * L);
         const Ints<A> better = (v > best) | (v != v);
@@ -44,7 +46,7 @@ inline void pool_row(A* y, A* offsets, const A* const* rows, int64_t first, int6
       }
     const Ints<A> dead = best <= 0;
     store<A>(y + q * L, dead ? Vec<A>{} : best);
-    store<A>(offsets + q * L, bits<Vec<A>>(dead ? lanes_of<A>(kDead) : at));
+    store_bytes<A>(offsets + q * L, __builtin_convertvector(dead ? lanes_of<A>(kDead) : at, Bytes<A>));
   }
 }
 
@@ -64,7 +66,8 @@ void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T*
   Scratch<int32_t> x_index(x_map.size()), y_index(y_map.size());
   fill_index(x_index, x_map);
   fill_index(y_index, y_map);
-  Scratch<A> xs(s.c * hp * wp * L), ys(staged * plane * L), at(pool ? staged * plane * L : 0), bias(s.k);
+  Scratch<A> xs(s.c * hp * wp * L), ys(staged * plane * L), bias(s.k);
+  Scratch<uint8_t> at(pool ? staged * plane * L : 0);
   Scratch<A> z(pool ? size * pool->kh * s.q * L : 0);  // the last kh rows before pooling: row p in slot p % kh
   std::memset(xs, 0, s.c * hp * wp * L * sizeof(A));
   for (int64_t k = 0; k < s.k; ++k) bias[k] = b ? static_cast<A>(b[k]) : A(0);
@@ -72,14 +75,14 @@ void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T*
   for (int64_t n = n0; n < n1; n += L) {
     const int64_t images = std::min<int64_t>(L, n1 - n), x_size = x_map.size(), y_size = s.k * plane;
     const T* from = x + n * x_size;
-    load_images<A>(xs, x_index, x_size, images, [&](int64_t i, int64_t e, auto... c) { return load(from + i * x_size + e, c...); });
+    load_images<Vec<A>, A>(xs, x_index, x_size, images, [&](int64_t i, int64_t e, auto... c) { return load(from + i * x_size + e, c...); });
     auto write = [&](int64_t first, int64_t count) {
       T* to = y + n * y_size + first;
-      store_images<A>(ys, y_index, count, images, [&](int64_t i, int64_t e, Vec<A> v, auto... c) { store(to + i * y_size + e, v, c...); });
+      store_images<Vec<A>, A>(ys, y_index, count, images, [&](int64_t i, int64_t e, Vec<A> v, auto... c) { store(to + i * y_size + e, v, c...); });
       if (!pool) return;
       uint8_t* bytes = offsets + n * y_size + first;
-      store_images<A>(at, y_index, count, images,
-                      [&](int64_t i, int64_t e, Vec<A> v, auto... c) { store_bytes<A>(bytes + i * y_size + e, v, c...); });
+      store_images<Bytes<A>, uint8_t>(at, y_index, count, images,
+                      [&](int64_t i, int64_t e, Bytes<A> v, auto... c) { store_bytes<A>(bytes + i * y_size + e, v, c...); });
     };
     for (int64_t g = 0; g < s.groups; ++g)
       for (int64_t i = 0; i < blocks; ++i) {
@@ -105,7 +108,9 @@ void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T*
             for (int k = 0; k < kK; ++k) {
               for (int64_t p = begin; p < end; ++p) window[p - begin] = z + (k * pool->kh + p % pool->kh) * s.q * L;
               const int64_t to = stage + (k * plane + pp * columns) * L;
-              pool_row<A>(ys + to, at + to, window, begin - p0, end - begin, s.q, *pool);
+              with_window(s, *pool, [&]<int kWindow>() {
+                pool_row<kWindow, A>(ys + to, at + to, window, begin - p0, end - begin, s.q, *pool);
+              });
             }
           }
         });

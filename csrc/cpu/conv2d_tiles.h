@@ -5,6 +5,8 @@
 #define TORCHEXT_CONV2D_TILES
 #include "image_lanes.h"
 
+#define TILE [[gnu::noinline]]  // inlined, its addresses would share registers with the caller's and be spilled in the innermost loop
+
 namespace torchext::cpu::ISA {
 inline constexpr int kPixels = ISA_LEVEL == 512 ? 4 : 2;  // 6 x kPixels accumulators fit 32 or 16 registers
 
@@ -50,7 +52,7 @@ struct Taps { int64_t c, r, s, plane, row, column; };  // distances in scalars o
 
 // z[k][q] = bias[k] + sum over taps of w * x, relu if asked.
 template <int kK, int kQ, typename A>
-inline void forward_tile(A* z, int64_t z_plane, const A* x, int64_t x_step, const A* w, const A* bias, bool relu, Taps t) {
+TILE void forward_tile(A* z, int64_t z_plane, const A* x, int64_t x_step, const A* w, const A* bias, bool relu, Taps t) {
   constexpr int L = kLanes<A>;
   Vec<A> acc[kK][kQ];
 #pragma GCC unroll 8
@@ -81,7 +83,7 @@ inline void forward_tile(A* z, int64_t z_plane, const A* x, int64_t x_step, cons
 
 // sums[k][t] += sum over rows and pixels of dz[k] * x at tap t, for the channels from skip_k and the taps from skip_t on.
 template <int kK, int kT, typename A>
-inline void weight_tile(A* sums, int64_t sums_row, const A* dz, int64_t dz_plane, const A* x, const int32_t* taps, int64_t rows,
+TILE void weight_tile(A* sums, int64_t sums_row, const A* dz, int64_t dz_plane, const A* x, const int32_t* taps, int64_t rows,
                         int64_t columns, int64_t x_row, int64_t x_step, int64_t skip_k, int64_t skip_t) {
   constexpr int L = kLanes<A>;
   Vec<A> acc[kK][kT] = {};
@@ -113,7 +115,7 @@ inline void weight_tile(A* sums, int64_t sums_row, const A* dz, int64_t dz_plane
 
 // dx[c][q] += sum over rows dz[row] and channels k of w[row][k][c] * dz[row][k][q], for c >= skip_c and q >= skip_q.
 template <int kC, int kQ, typename A>
-inline void input_tile(A* dx, int64_t dx_plane, int64_t dx_step, const A* const* dz, const A* const* w, int64_t rows, int64_t channels,
+TILE void input_tile(A* dx, int64_t dx_plane, int64_t dx_step, const A* const* dz, const A* const* w, int64_t rows, int64_t channels,
                        int64_t dz_plane, int64_t q0, int64_t skip_c, int64_t skip_q) {
   constexpr int L = kLanes<A>;
   Vec<A> acc[kC][kQ] = {};
@@ -142,4 +144,5 @@ inline void input_tile(A* dx, int64_t dx_plane, int64_t dx_step, const A* const*
       }
 }
 }  // namespace torchext::cpu::ISA
+#undef TILE
 #endif

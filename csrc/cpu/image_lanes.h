@@ -32,26 +32,26 @@ inline void fill_index(int32_t* index, ImageIndex m) {
 }
 
 // scratch[index[e]] lane i = get(i, e); get reads a vector of elements e, e+1, ... of image i, or the first `count` of them.
-template <typename A, typename Get>
-inline void load_images(A* scratch, const int32_t* index, int64_t size, int64_t images, Get get) {
-  constexpr int L = kLanes<A>;
+template <typename V, typename E, typename Get>
+inline void load_images(E* scratch, const int32_t* index, int64_t size, int64_t images, Get get) {
+  constexpr int L = sizeof(V) / sizeof(E);
   auto block = [&](int64_t e, int64_t width, auto... count) {
-    Vec<A> rows[L];
-    for (int i = 0; i < L; ++i) rows[i] = i < images ? get(i, e, count...) : Vec<A>{};
+    V rows[L];
+    for (int i = 0; i < L; ++i) rows[i] = i < images ? get(i, e, count...) : V{};
     transpose(rows);
-    for (int j = 0; j < width; ++j) store<A>(scratch + index[e + j] * int64_t(L), rows[j]);
+    for (int j = 0; j < width; ++j) __builtin_memcpy(scratch + index[e + j] * int64_t(L), &rows[j], sizeof(V));
   };
   int64_t e = 0;
   for (; e + L <= size; e += L) block(e, L);
   if (e < size) block(e, size - e, size - e);
 }
 
-template <typename A, typename Put>
-inline void store_images(const A* scratch, const int32_t* index, int64_t size, int64_t images, Put put) {
-  constexpr int L = kLanes<A>;
+template <typename V, typename E, typename Put>
+inline void store_images(const E* scratch, const int32_t* index, int64_t size, int64_t images, Put put) {
+  constexpr int L = sizeof(V) / sizeof(E);
   auto block = [&](int64_t e, int64_t width, auto... count) {
-    Vec<A> rows[L];
-    for (int j = 0; j < L; ++j) rows[j] = j < width ? load(scratch + index[e + j] * int64_t(L)) : Vec<A>{};
+    V rows[L] = {};
+    for (int j = 0; j < width; ++j) __builtin_memcpy(&rows[j], scratch + index[e + j] * int64_t(L), sizeof(V));
     transpose(rows);
     for (int i = 0; i < images; ++i) put(i, e, rows[i], count...);
   };
@@ -60,29 +60,24 @@ inline void store_images(const A* scratch, const int32_t* index, int64_t size, i
   if (e < size) block(e, size - e, size - e);
 }
 
-// Bytes travel as integers of A's size.
+// A byte per lane of Vec<A>.
 template <typename A>
-inline Vec<A> load_bytes(const uint8_t* p) {
-  Vec<uint8_t, kLanes<A>> b;
-  __builtin_memcpy(&b, p, sizeof b);
-  return bits<Vec<A>>(__builtin_convertvector(b, Ints<A>));
+using Bytes = Vec<uint8_t, kLanes<A>>;
+template <typename A>
+inline Bytes<A> load_bytes(const uint8_t* p, int64_t count = kLanes<A>) {
+  Bytes<A> b{};
+  if (count == kLanes<A>)
+    __builtin_memcpy(&b, p, sizeof b);
+  else
+    __builtin_memcpy(&b, p, count);
+  return b;
 }
 template <typename A>
-inline Vec<A> load_bytes(const uint8_t* p, int64_t count) {
-  uint8_t buffer[kLanes<A>] = {};
-  for (int64_t i = 0; i < count; ++i) buffer[i] = p[i];
-  return load_bytes<A>(buffer);
-}
-template <typename A>
-inline void store_bytes(uint8_t* p, Vec<A> v) {
-  const auto b = __builtin_convertvector(bits<Ints<A>>(v), Vec<uint8_t, kLanes<A>>);
-  __builtin_memcpy(p, &b, sizeof b);
-}
-template <typename A>
-inline void store_bytes(uint8_t* p, Vec<A> v, int64_t count) {
-  uint8_t buffer[kLanes<A>];
-  store_bytes<A>(buffer, v);
-  for (int64_t i = 0; i < count; ++i) p[i] = buffer[i];
+inline void store_bytes(uint8_t* p, Bytes<A> b, int64_t count = kLanes<A>) {
+  if (count == kLanes<A>)
+    __builtin_memcpy(p, &b, sizeof b);
+  else
+    __builtin_memcpy(p, &b, count);
 }
 
 // lane i of the result = the sum of rows[i]'s lanes; rows: as many vectors as lanes, overwritten.
