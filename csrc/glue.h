@@ -21,7 +21,11 @@ using torch::stable::parallel_for;
 using torch::stable::Tensor;
 using Sizes = std::initializer_list<int64_t>;
 
-inline constexpr int64_t kGrain = 32768;  // elements of streaming work that are worth waking a second thread for
+// How many items of work, of so many elements each, are worth waking a second thread for.
+inline int64_t grain(int64_t elements) {
+  constexpr int64_t kElements = 32768;
+  return elements <= 0 || elements >= kElements ? 1 : kElements / elements;
+}
 
 // Guards what Python has already made sure of; a user meets these only by calling torch.ops.torchext directly.
 template <typename... Parts>

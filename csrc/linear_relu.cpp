@@ -9,16 +9,14 @@ namespace torchext {
 namespace {
 // Up to this many multiply-adds our own product is the faster one: a BLAS spends 10 us a call on finding its kernel.
 constexpr int64_t kOwnProduct = 1 << 21;
-constexpr int64_t kProductGrain = 1 << 18;  // multiply-adds worth waking a second thread for
-
-int64_t rows_per_task(MatmulShape s) { return std::max<int64_t>(1, kProductGrain / std::max<int64_t>(1, s.n * s.k)); }
+constexpr int64_t kProductsPerElement = 8;  // multiply-adds that take as long as streaming one element
 
 // c = a b + bias, then max(., 0) if relu.
 template <typename T>
 void own_product(T* c, const T* a, const T* b, const T* bias, bool relu, MatmulShape s) {
   cpu::Scratch<acc_t<T>> packed(cpu::matmul_pack_size<T>(s));
   cpu::matmul_pack<T>(packed, b, s);
-  parallel_for(0, s.m, rows_per_task(s),
+  parallel_for(0, s.m, grain(s.n * s.k / kProductsPerElement),
                [&](int64_t row0, int64_t row1) { cpu::matmul<T>(c, a, packed, bias, relu, s, row0, row1); });
 }
 
@@ -43,7 +41,7 @@ struct Cpu {
   static void bias_relu(Tensor& y, const std::optional<Tensor>& b, bool relu) {
     const int64_t m = y.size(0), n = y.size(1);
     dispatch_float(y, "linear", [&]<typename T>() {
-      parallel_for(0, m, std::max<int64_t>(1, kGrain / n),
+      parallel_for(0, m, grain(n),
                    [&](int64_t row0, int64_t row1) { cpu::bias_relu(ptr<T>(y), ptr<T>(b), relu, n, row0, row1); });
     });
   }
@@ -59,7 +57,7 @@ struct Cpu {
       using A = acc_t<T>;
       cpu::Scratch<A> sums(db ? blocks * n : 0);
       std::fill_n(static_cast<A*>(sums), db ? blocks * n : 0, A(0));
-      parallel_for(0, blocks, std::max<int64_t>(1, kGrain / (kBlock * n)), [&](int64_t block0, int64_t block1) {
+      parallel_for(0, blocks, grain(kBlock * n), [&](int64_t block0, int64_t block1) {
         for (int64_t i = block0; i < block1; ++i)
           cpu::relu_backward<T>(y ? ptr<T>(dz) : nullptr, db ? sums + i * n : nullptr, ptr<T>(dy), ptr<T>(y), n, i * kBlock,
                                 std::min(m, (i + 1) * kBlock));
@@ -84,12 +82,11 @@ template <class Backend>
 std::tuple<Tensor, Tensor, Tensor> linear_backward(const Tensor& dy_, const Tensor& x_, const Tensor& w_,
                                                    const std::optional<Tensor>& y_, bool want_dx, bool want_dw, bool want_db) {
   const Tensor dy = dense(dy_), x = dense(x_), w = dense(w_);
-  const Tensor none = empty(x, {0});
-  Tensor db = want_db ? empty(x, {w.size(0)}) : none;
+  Tensor db = empty(x, {want_db ? w.size(0) : 0});
   const Tensor dz = Backend::mask(dy, dense(y_), want_db ? std::optional(db) : std::nullopt);
   auto t = [](const Tensor& a) { return torch::stable::transpose(a, 0, 1); };
-  return {want_dx ? Backend::product(dz, t(w), std::nullopt, false) : none,
-          want_dw ? Backend::product(t(dz), t(x), std::nullopt, false) : none, db};
+  return {want_dx ? Backend::product(dz, t(w), std::nullopt, false) : empty(x, {0}),
+          want_dw ? Backend::product(t(dz), t(x), std::nullopt, false) : empty(x, {0}), db};
 }
 }  // namespace
 }  // namespace torchext

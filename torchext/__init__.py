@@ -1,13 +1,12 @@
 """torchext: torch.nn, faster. Import `torchext.nn` for `torch.nn`; everything else stays as it is.
 
-    >>> from torchext import nn
-    >>> import torchext.nn.functional as F
+>>> from torchext import nn
+>>> import torchext.nn.functional as F
 """
 
 import torch  # noqa: F401  (torchext._C links against its libraries)
 
-from . import _op, _route  # noqa: I001
-from . import linear_relu as _linear_relu  # noqa: F401  (the schemas, before the kernels that implement them)
+from . import _route
 
 try:
     from . import _C
@@ -18,7 +17,7 @@ except ImportError as error:
     _route._missing = f"torchext._C could not be loaded ({error})"
     warnings.warn(f"torchext: every op is served by stock torch, since {_route._missing}", stacklevel=2)
 
-from . import nn
+from . import nn  # declares every op's schema; the kernels above may be registered before it
 from ._route import Choice, backend, record_routes
 
 __version__ = "0.1.0"

@@ -12,7 +12,10 @@ OPS: list[str] = []
 
 
 def define(name: str, signature: str, fake: Callable) -> Callable:
-    """Declares torch.ops.torchext.<name>, which csrc/ implements, and returns it; `fake` gives its results' shapes and strides."""
+    """Declares torch.ops.torchext.<name>, which csrc/ implements, and returns it.
+
+    `fake` gives its results' shapes and strides.
+    """
     LIB.define(name + signature)
     torch.library.register_fake(f"torchext::{name}", fake, lib=LIB)
     OPS.append(name)

@@ -108,7 +108,7 @@ def note(op: str, why: str | None = None) -> None:
 
 
 def stock(op: str, why: str, wants: str, function: Callable, **arguments: Any) -> Any:
-    """Serves the call by stock; where stock refuses it, the error first says what we got and want, then what torch said."""
+    """Serves the call by stock; where stock refuses, the error says what we expected and got, then what torch said."""
     note(op, why)
     if torch.compiler.is_compiling():
         return function(**arguments)

@@ -35,23 +35,24 @@ def _stock_linear_relu(input, weight, bias=None):
     return F.relu(F.linear(input, weight, bias))
 
 
+def _rows(t):
+    return t.unsqueeze(0) if t.dim() == 1 else t.flatten(0, -2)
+
+
 def _forward(op, x, w, b):
     if x.dim() == 2:
         return op(x, w, b)
-    return op(x.reshape(-1, w.shape[1]), w, b).view(*x.shape[:-1], w.shape[0])
+    return op(_rows(x), w, b).view(*x.shape[:-1], w.shape[0])
 
 
-def _backward(ctx, dy, x, w, b, y):
+def _backward(ctx, dy, x, w, y):
     need_dx, need_dw, need_db = ctx.needs_input_grad
     if x.dim() == 2:
         dx, dw, db = _linear_backward(dy, x, w, y, need_dx, need_dw, need_db)
     else:
-        rows = y if y is None else y.reshape(-1, w.shape[0])
-        dx, dw, db = _linear_backward(
-            dy.reshape(-1, w.shape[0]), x.reshape(-1, w.shape[1]), w, rows, need_dx, need_dw, need_db
-        )
-        if need_dx:
-            dx = dx.view(x.shape)
+        y = y if y is None else _rows(y)
+        dx, dw, db = _linear_backward(_rows(dy), _rows(x), w, y, need_dx, need_dw, need_db)
+        dx = dx.view(x.shape) if need_dx else dx
     return dx if need_dx else None, dw if need_dw else None, db if need_db else None
 
 
@@ -66,7 +67,7 @@ class LinearFunction(torch.autograd.Function):
         x, w, b = ctx.saved_tensors
         if twice_differentiable():
             return recompute_backward(F.linear, (x, w, b), dy, ctx.needs_input_grad)
-        return _backward(ctx, dy, x, w, b, None)
+        return _backward(ctx, dy, x, w, None)
 
 
 class LinearReLUFunction(torch.autograd.Function):
@@ -81,7 +82,7 @@ class LinearReLUFunction(torch.autograd.Function):
         x, w, b, y = ctx.saved_tensors
         if twice_differentiable():
             return recompute_backward(_stock_linear_relu, (x, w, b), dy, ctx.needs_input_grad)
-        return _backward(ctx, dy, x, w, b, y)
+        return _backward(ctx, dy, x, w, y)
 
 
 _WANTS = "input [..., k], weight [n, k] and bias [n] or None, of one floating dtype and one device"
@@ -130,8 +131,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     r"""Affine map and ReLU in one pass, :math:`y = \max(x W^T + b, 0)`. Counterpart of ``F.relu(F.linear(...))``.
 
-    Takes, returns and raises what :func:`linear` does. Backward masks the gradient and sums the bias gradient in one pass;
-    it saves ``input``, ``weight`` and the result.
+    Takes, returns and raises what :func:`linear` does. Backward masks the gradient and sums the bias gradient in one
+    pass; it saves ``input``, ``weight`` and the result.
 
     Example:
         >>> from torchext.nn import functional as F
@@ -161,7 +162,7 @@ class Linear(nn.Linear):
 
 
 class LinearReLU(nn.Linear):
-    """``ReLU(Linear(x))`` as one layer, with :class:`torch.nn.Linear`'s arguments and state_dict; see :func:`linear_relu`.
+    """``ReLU(Linear(x))`` in one layer: :class:`torch.nn.Linear`'s arguments and state_dict; see :func:`linear_relu`.
 
     Example:
         >>> from torchext import nn

@@ -1,7 +1,7 @@
 """torch.nn.functional, with our functions over it: what is not defined here is torch.nn.functional's own."""
 
 import torch.nn.functional as _stock
-from torch.nn.functional import *  # noqa: F403
+from torch.nn.functional import *
 
 from ..linear_relu import linear, linear_relu
 
