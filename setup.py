@@ -1,6 +1,6 @@
-"""Builds one extension, torchext._C, on torch's stable ABI: CPU kernels always, CUDA kernels where they can be compiled.
+"""Builds one extension, torchext._C, on torch's stable ABI: CPU kernels always, CUDA where it can be compiled.
 
-USE_CUDA=1 demands the CUDA half, USE_CUDA=0 leaves it out; without it, CUDA is built when torch has CUDA and a toolkit is found.
+USE_CUDA=1 demands the CUDA half, USE_CUDA=0 leaves it out; unset: built when torch has CUDA and a toolkit is found.
 """
 
 import os
@@ -65,7 +65,7 @@ def extension():
 
 
 setup(
-    packages=["torchext", "torchext.nn", "torchext.kernels"],
+    packages=["torchext", "torchext.demo", "torchext.nn", "torchext.kernels"],
     package_dir={"torchext.kernels": "kernels"},
     package_data={"torchext": ["py.typed"]},
     ext_modules=[extension()],

@@ -1,5 +1,5 @@
-// The whole torch surface of csrc: every op's glue (csrc/<op>.cpp) sees torch through this header alone, and this header sees it
-// through the stable ABI, so one binary serves every torch from the target version on.
+// The whole torch surface of csrc: every op's glue (csrc/<op>.cpp) sees torch through this header alone, and this
+// header sees it through the stable ABI, so one binary serves every torch from the target version on.
 #pragma once
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <initializer_list>
 #include <optional>
 #include <sstream>
@@ -21,7 +22,11 @@ using torch::stable::parallel_for;
 using torch::stable::Tensor;
 using Sizes = std::initializer_list<int64_t>;
 
-inline constexpr int64_t kGrain = 32768;  // elements of streaming work that are worth waking a second thread for
+// How many items of work, of so many elements each, are worth waking a second thread for.
+inline int64_t grain(int64_t elements) {
+  constexpr int64_t kElements = 32768;
+  return elements <= 0 || elements >= kElements ? 1 : kElements / elements;
+}
 
 // Guards what Python has already made sure of; a user meets these only by calling torch.ops.torchext directly.
 template <typename... Parts>
@@ -49,30 +54,50 @@ const T* ptr(const std::optional<Tensor>& t) {
 template <typename F>
 void dispatch_float(const Tensor& t, const char* op, F&& f) {
   switch (t.scalar_type()) {
-    case ScalarType::Float: return f.template operator()<float>();
-    case ScalarType::Double: return f.template operator()<double>();
-    case ScalarType::BFloat16: return f.template operator()<BFloat16>();
-    case ScalarType::Half: return f.template operator()<Half>();
-    default: require(false, op, ": expected a float64, float32, bfloat16 or float16 tensor");
+    case ScalarType::Float:
+      return f.template operator()<float>();
+    case ScalarType::Double:
+      return f.template operator()<double>();
+    case ScalarType::BFloat16:
+      return f.template operator()<BFloat16>();
+    case ScalarType::Half:
+      return f.template operator()<Half>();
+    default:
+      require(false, op, ": expected a float64, float32, bfloat16 or float16 tensor");
   }
 }
 
-// An uninitialised tensor of `like`'s dtype and device, with these sizes and strides.
-inline Tensor empty_strided(const Tensor& like, Sizes sizes, Sizes strides) {
-  int32_t dtype, device_type;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+// An uninitialised tensor of `like`'s device and, unless told, dtype. (torch::stable::new_empty takes twice as long.)
+inline Tensor empty_strided(const Tensor& like, Sizes sizes, Sizes strides,
+                            std::optional<int32_t> dtype = std::nullopt) {
+  int32_t like_dtype, device_type;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &like_dtype));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   AtenTensorHandle handle;
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.begin(), strides.begin(),
-                                                  dtype, device_type, like.get_device_index(), &handle));
+                                                  dtype.value_or(like_dtype), device_type, like.get_device_index(),
+                                                  &handle));
   return Tensor(handle);
 }
 
-inline Tensor empty(const Tensor& like, Sizes sizes, std::optional<ScalarType> dtype = std::nullopt) {
-  return torch::stable::new_empty(like, {sizes.begin(), sizes.size()}, dtype);
+// The same, contiguous.  Dtypes are the ABI's numbers: aoti_torch_dtype_uint8() and its like.
+inline Tensor empty(const Tensor& like, Sizes sizes, std::optional<int32_t> dtype = std::nullopt) {
+  switch (sizes.size()) {
+    case 0:
+      return empty_strided(like, {}, {}, dtype);
+    case 1:
+      return empty_strided(like, sizes, {1}, dtype);
+    case 2:
+      return empty_strided(like, sizes, {std::max<int64_t>(1, sizes.begin()[1]), 1}, dtype);
+    default:
+      require(false, "empty: at most two dimensions");
+  }
+  return Tensor();
 }
 
 // The tensor itself if it is contiguous, else a contiguous copy.
 inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
-inline std::optional<Tensor> dense(const std::optional<Tensor>& t) { return t ? std::optional(dense(*t)) : std::nullopt; }
+inline std::optional<Tensor> dense(const std::optional<Tensor>& t) {
+  return t ? std::optional(dense(*t)) : std::nullopt;
+}
 }  // namespace torchext

@@ -1,0 +1,24 @@
+"""torchext: torch.nn, faster. Import `torchext.nn` for `torch.nn`; everything else stays as it is.
+
+>>> from torchext import nn
+>>> import torchext.nn.functional as F
+"""
+
+import torch  # noqa: F401  (torchext._C links against its libraries)
+
+from . import _route
+
+try:
+    from . import _C
+except ImportError as error:
+    import warnings
+
+    _C = None
+    _route._missing = f"torchext._C could not be loaded ({error})"
+    warnings.warn(f"torchext: every op is served by stock torch, since {_route._missing}", stacklevel=2)
+
+from . import nn  # declares every op's schema; the kernels above may be registered before it
+from ._route import Choice, backend, record_routes
+
+__version__ = "0.1.0"
+__all__ = ["Choice", "backend", "nn", "record_routes"]

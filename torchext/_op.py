@@ -1,0 +1,63 @@
+"""Ops: one schema and one fake each, implemented in C++; and what every op's autograd.Function shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+LIB = torch.library.Library("torchext", "DEF")
+OPS: list[str] = []
+
+
+def define(name: str, signature: str, fake: Callable) -> Callable:
+    """Declares torch.ops.torchext.<name>, which csrc/ implements, and returns it.
+
+    `fake` gives its results' shapes and strides.
+    """
+    LIB.define(name + signature)
+    torch.library.register_fake(f"torchext::{name}", fake, lib=LIB)
+    OPS.append(name)
+    return getattr(torch.ops.torchext, name).default
+
+
+class Function(torch.autograd.Function):
+    """Base of our autograd.Functions: `call` is `apply` without its look for functorch, which the route has taken (1 us)."""
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        cls._direct = super(torch.autograd.Function, cls).apply
+
+    @classmethod
+    def call(cls, *args):
+        return cls.apply(*args) if torch.compiler.is_compiling() else cls._direct(*args)
+
+
+def wants_grad(*tensors: Tensor | None) -> bool:
+    """Whether autograd must see this call."""
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t is not None and t.requires_grad:
+                return True
+    return False
+
+
+def twice_differentiable() -> bool:
+    """Inside a backward: whether its result must be differentiable in turn (create_graph=True)."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def recompute_backward(
+    function: Callable, inputs: Sequence[Tensor | None], dy: Tensor | Sequence[Tensor], needed: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    """Gradients of `function` that can be differentiated again: stock's own, through its graph over the saved inputs.
+
+    Each input enters as a view of its own, so that one tensor given twice gets two gradients.
+    """
+    with torch.enable_grad():
+        inputs = [t if t is None else t.view_as(t) for t in inputs]
+        y = function(*inputs)
+    wanted = [t for t, need in zip(inputs, needed) if need]
+    gradients = iter(torch.autograd.grad(y, wanted, dy, create_graph=True, allow_unused=True))
+    return tuple(next(gradients) if need else None for need in needed)

@@ -1,0 +1,173 @@
+"""linear and linear_relu: schema, fake, Function, function, module; in that order, as in every op."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import _route
+from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
+
+
+def _fake(x, w, b):
+    return x.new_empty(x.shape[0], w.shape[0])
+
+
+def _fake_backward(dy, x, w, y, want_dx, want_dw, want_db):
+    return (
+        x.new_empty(x.shape if want_dx else 0),
+        x.new_empty(w.shape if want_dw else 0),
+        x.new_empty(w.shape[0] if want_db else 0),
+    )
+
+
+_linear = define("linear", "(Tensor x, Tensor w, Tensor? b) -> Tensor", _fake)
+_linear_relu = define("linear_relu", "(Tensor x, Tensor w, Tensor? b) -> Tensor", _fake)
+_linear_backward = define(
+    "linear_backward",
+    "(Tensor dy, Tensor x, Tensor w, Tensor? y, bool want_dx, bool want_dw, bool want_db) -> (Tensor, Tensor, Tensor)",
+    _fake_backward,
+)
+
+
+def _stock_linear_relu(input, weight, bias=None):
+    return F.relu(F.linear(input, weight, bias))
+
+
+def _rows(t):
+    return t.unsqueeze(0) if t.dim() == 1 else t.flatten(0, -2)
+
+
+def _forward(op, x, w, b):
+    if x.dim() == 2:
+        return op(x, w, b)
+    return op(_rows(x), w, b).view(*x.shape[:-1], w.shape[0])
+
+
+def _backward(ctx, dy, x, w, y):
+    need_dx, need_dw, need_db = ctx.needs_input_grad
+    if x.dim() == 2:
+        dx, dw, db = _linear_backward(dy, x, w, y, need_dx, need_dw, need_db)
+    else:
+        y = y if y is None else _rows(y)
+        dx, dw, db = _linear_backward(_rows(dy), _rows(x), w, y, need_dx, need_dw, need_db)
+        dx = dx.view(x.shape) if need_dx else dx
+    return dx if need_dx else None, dw if need_dw else None, db if need_db else None
+
+
+class LinearFunction(Function):
+    @staticmethod
+    def forward(ctx, x, w, b):
+        ctx.save_for_backward(x, w, b)
+        return _forward(_linear, x, w, b)
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, w, b = ctx.saved_tensors
+        if twice_differentiable():
+            return recompute_backward(F.linear, (x, w, b), dy, ctx.needs_input_grad)
+        return _backward(ctx, dy, x, w, None)
+
+
+class LinearReLUFunction(Function):
+    @staticmethod
+    def forward(ctx, x, w, b):
+        y = _forward(_linear_relu, x, w, b)
+        ctx.save_for_backward(x, w, b, y)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, w, b, y = ctx.saved_tensors
+        if twice_differentiable():
+            return recompute_backward(_stock_linear_relu, (x, w, b), dy, ctx.needs_input_grad)
+        return _backward(ctx, dy, x, w, y)
+
+
+_WANTS = "input [..., k], weight [n, k] and bias [n] or None, of one floating dtype and one device"
+
+
+def _why_stock(x, w, b) -> str | None:
+    why = _route.why_stock(x, w, b)
+    if why is not None:
+        return why
+    if torch.is_autocast_enabled("cpu"):
+        return "under autocast"
+    if w.dim() != 2 or x.dim() == 0 or x.shape[-1] != w.shape[1] or (b is not None and b.shape != w.shape[:1]):
+        return "shapes only stock takes"
+    return None
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    r"""Affine map, :math:`y = x W^T + b`. Counterpart of :func:`torch.nn.functional.linear`.
+
+    Args:
+        input: :math:`x`, ``[..., k]``; float64, float32, bfloat16 or float16 for our kernel, else stock's.
+        weight: :math:`W`, ``[n, k]``.
+        bias: :math:`b`, ``[n]``, or None.
+
+    Returns:
+        :math:`y`, ``[..., n]``, contiguous.
+
+    Raises:
+        RuntimeError: the shapes, dtypes or devices do not fit together.
+
+    Example:
+        >>> from torchext.nn import functional as F
+        >>> F.linear(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -1.0]]))
+        tensor([[-1.]])
+    """
+    why = _why_stock(input, weight, bias)
+    if why is not None:
+        return _route.stock("linear", why, _WANTS, F.linear, input=input, weight=weight, bias=bias)
+    _route.note("linear")
+    if wants_grad(input, weight, bias):
+        return LinearFunction.call(input, weight, bias)
+    return _forward(_linear, input, weight, bias)
+
+
+def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    r"""Affine map and ReLU in one pass, :math:`y = \max(x W^T + b, 0)`. Counterpart of ``F.relu(F.linear(...))``.
+
+    Takes, returns and raises what :func:`linear` does. Backward masks the gradient and sums the bias gradient in one
+    pass; it saves ``input``, ``weight`` and the result.
+
+    Example:
+        >>> from torchext.nn import functional as F
+        >>> F.linear_relu(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -1.0], [1.0, 1.0]]))
+        tensor([[0., 3.]])
+    """
+    why = _why_stock(input, weight, bias)
+    if why is not None:
+        return _route.stock("linear_relu", why, _WANTS, _stock_linear_relu, input=input, weight=weight, bias=bias)
+    _route.note("linear_relu")
+    if wants_grad(input, weight, bias):
+        return LinearReLUFunction.call(input, weight, bias)
+    return _forward(_linear_relu, input, weight, bias)
+
+
+class Linear(nn.Linear):
+    """:class:`torch.nn.Linear` on our kernels: same arguments, parameters, state_dict and repr; see :func:`linear`.
+
+    Example:
+        >>> from torchext import nn
+        >>> nn.Linear(3, 4)(torch.ones(2, 3)).shape
+        torch.Size([2, 4])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
+
+
+class LinearReLU(nn.Linear):
+    """``ReLU(Linear(x))`` in one layer: :class:`torch.nn.Linear`'s arguments and state_dict; see :func:`linear_relu`.
+
+    Example:
+        >>> from torchext import nn
+        >>> bool((nn.LinearReLU(3, 4)(torch.randn(2, 3)) >= 0).all())
+        True
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear_relu(input, self.weight, self.bias)

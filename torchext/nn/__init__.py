@@ -1,0 +1,29 @@
+"""torch.nn, with our classes over it: what is not defined here is torch.nn's own."""
+
+import importlib as _importlib
+import sys as _sys
+
+import torch.nn as _stock
+from torch.nn import *
+
+from ..linear_relu import Linear, LinearReLU
+
+functional = _importlib.import_module(
+    ".functional", __name__
+)  # `from . import` would find torch.nn's, starred in above
+
+OURS = ("Linear", "LinearReLU")
+
+
+def __getattr__(name):
+    return getattr(_stock, name)
+
+
+def __dir__():
+    return sorted({*globals(), *dir(_stock)})
+
+
+# `import torchext.nn.init` and the like reach torch.nn's own submodules.
+for _name, _module in list(_sys.modules.items()):
+    if _name.startswith("torch.nn.") and _name != "torch.nn.functional":
+        _sys.modules.setdefault(f"torchext{_name.removeprefix('torch')}", _module)
