@@ -69,7 +69,7 @@ struct Cpu {
     using A = acc_t<T>;
     constexpr int64_t kParts = 16;
     const int64_t weights = s.k * s.group_c() * s.r * s.s, sums = weights + s.k;
-    const int64_t vectors = (s.n + cpu::conv2d_images<T>() - 1) / cpu::conv2d_images<T>(), step = (vectors + kParts - 1) / kParts;
+    const int64_t vectors = (s.n + cpu::conv2d_images<T>() - 1) / cpu::conv2d_images<T>(), step = std::max<int64_t>(1, (vectors + kParts - 1) / kParts);
     const bool want_sums = dw || db;
     cpu::Scratch<A> packed(dx ? cpu::conv2d_pack_dx_size<T>(s) : 0), parts(want_sums ? kParts * sums : 0);
     if (dx) cpu::conv2d_pack_dx<T>(packed, w, s);
@@ -81,10 +81,40 @@ struct Cpu {
     });
     if (!want_sums) return;
     const int64_t count = (vectors + step - 1) / step;
+    if (count == 0) std::fill_n(static_cast<A*>(parts), sums, A(0));
     for (int64_t part = 1; part < count; ++part)
       for (int64_t i = 0; i < sums; ++i) parts[i] += parts[part * sums + i];
     if (dw) std::copy_n(static_cast<A*>(parts), weights, dw);
     if (db) std::copy_n(parts + weights, s.k, db);
+  }
+
+  static bool has_library() { return onednn::has_convolution(); }
+
+  static Tensor convolution(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, const onednn::Convolution& c, bool relu) {
+    const bool fuses = x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::BFloat16;
+    if (relu && fuses && onednn::has_convolution_relu()) return onednn::convolution_relu(x, w, b, c);
+    Tensor y = onednn::convolution(x, w, b, c);
+    if (relu)
+      dispatch_float(y, "conv2d_relu", [&]<typename T>() {
+        parallel_for(0, y.numel(), grain(1), [&](int64_t i0, int64_t i1) { cpu::conv2d_relu_pass(ptr<T>(y) + i0, i1 - i0); });
+      });
+    return y;
+  }
+
+  static Tensor mask(const Tensor& dy, const Tensor& y, ConvShape s) {
+    Tensor dz = empty_image(y, {s.n, s.k, s.p, s.q}, s.channels_last);
+    dispatch_float(y, "conv2d_backward", [&]<typename T>() {
+      parallel_for(0, y.numel(), grain(1), [&](int64_t i0, int64_t i1) {
+        cpu::conv2d_mask_pass(ptr<T>(dz) + i0, ptr<T>(dy) + i0, ptr<T>(y) + i0, i1 - i0);
+      });
+    });
+    return dz;
+  }
+
+  static std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& dz, const Tensor& x, const Tensor& w,
+                                                                 const onednn::Convolution& c, const int32_t (&wanted)[3],
+                                                                 const Tensor& none) {
+    return onednn::convolution_backward(dz, x, w, c, wanted, none);
   }
 };
 
@@ -95,8 +125,8 @@ std::tuple<Tensor, Tensor> direct(const Tensor& x_, const Tensor& w_, const std:
   const Tensor x = dense(x_, s.channels_last), w = dense(w_);
   const std::optional<Tensor> b = dense(b_);
   const int64_t size[] = {s.n, s.k, pool ? pool->p : s.p, pool ? pool->q : s.q};
-  Tensor y = empty(x, size, s.channels_last, x.scalar_type());
-  Tensor offsets = pool ? empty(x, size, s.channels_last, ScalarType::Byte) : y;
+  Tensor y = empty_image(x, size, s.channels_last);
+  Tensor offsets = pool ? empty_image(x, size, s.channels_last, aoti_torch_dtype_uint8()) : y;
   dispatch_float(x, "conv2d", [&]<typename T>() {
     Backend::template conv2d<T>(ptr<T>(y), pool ? ptr<uint8_t>(offsets) : nullptr, ptr<T>(x), ptr<T>(w), ptr<T>(b), relu, s, pool);
   });
@@ -110,8 +140,8 @@ std::tuple<Tensor, Tensor, Tensor> direct_backward(const Tensor& dy_, const Tens
   const bool last = s.channels_last;
   const Tensor dy = dense(dy_, last), x = dense(x_, last), w = dense(w_), none = empty(x, {0});
   const auto mask = y ? std::optional(dense(*y, last)) : std::nullopt, at = offsets ? std::optional(dense(*offsets, last)) : std::nullopt;
-  Tensor dx = want_dx ? empty(x, {s.n, s.c, s.h, s.w}, last, x.scalar_type()) : none;
-  Tensor dw = want_dw ? empty(x, {s.k, s.group_c(), s.r, s.s}) : none;
+  Tensor dx = want_dx ? empty_image(x, {s.n, s.c, s.h, s.w}, last) : none;
+  Tensor dw = want_dw ? empty_image(x, {s.k, s.group_c(), s.r, s.s}, false) : none;
   Tensor db = want_db ? empty(x, {s.k}) : none;
   dispatch_float(x, "conv2d_backward", [&]<typename T>() {
     Backend::template conv2d_backward<T>(want_dx ? ptr<T>(dx) : nullptr, want_dw ? ptr<T>(dw) : nullptr,
@@ -121,19 +151,27 @@ std::tuple<Tensor, Tensor, Tensor> direct_backward(const Tensor& dy_, const Tens
   return {dx, want_dw ? dense(dw, last) : none, db};
 }
 
+// direct: by our own kernel; else by oneDNN's, where this torch has it.
 template <class Backend, bool kRelu>
 Tensor conv2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, Ints stride, Ints padding, Ints dilation,
-              int64_t groups) {
-  return std::get<0>(direct<Backend>(x, w, b, kRelu, conv_shape(x, w, stride, padding, dilation, groups), nullptr));
+              int64_t groups, bool by_direct) {
+  const ConvShape s = conv_shape(x, w, stride, padding, dilation, groups);
+  if (by_direct || !Backend::has_library()) return std::get<0>(direct<Backend>(x, w, b, kRelu, s, nullptr));
+  return Backend::convolution(x, w, b, {stride, padding, dilation, groups}, kRelu);
 }
 
 // y is conv2d_relu's result, and masks dy; without it this is conv2d's backward. What is not wanted comes back empty.
 template <class Backend>
 std::tuple<Tensor, Tensor, Tensor> conv2d_backward(const Tensor& dy, const Tensor& x, const Tensor& w, const std::optional<Tensor>& y,
-                                                   Ints stride, Ints padding, Ints dilation, int64_t groups, bool want_dx,
-                                                   bool want_dw, bool want_db) {
+                                                   Ints stride, Ints padding, Ints dilation, int64_t groups, bool by_direct,
+                                                   bool want_dx, bool want_dw, bool want_db) {
   const ConvShape s = conv_shape(x, w, stride, padding, dilation, groups);
-  return direct_backward<Backend>(dy, x, w, y, std::nullopt, s, nullptr, want_dx, want_dw, want_db);
+  if (by_direct || !Backend::has_library())
+    return direct_backward<Backend>(dy, x, w, y, std::nullopt, s, nullptr, want_dx, want_dw, want_db);
+  const Tensor dz = y ? Backend::mask(dense(dy, s.channels_last), dense(*y, s.channels_last), s) : dy;
+  auto [dx, dw, db] =
+      Backend::convolution_backward(dz, x, w, {stride, padding, dilation, groups}, {want_dx, want_dw, want_db}, empty(x, {0}));
+  return {want_dx ? dense(dx, s.channels_last) : dx, want_dw ? dense(dw, s.channels_last) : dw, db};
 }
 
 template <class Backend>

@@ -54,5 +54,9 @@ struct ConvGradients {
   const acc_t<T>* packed;  // conv2d_pack_dx(), read for dx alone
 };
 template <typename T> void conv2d_backward(ConvGradients<T>, ConvShape, const ConvPool*, int64_t n0, int64_t n1);
+
+// The passes that a convolution by oneDNN leaves to us, over n elements: y = max(y, 0);  dz = dy where y > 0 or is NaN.
+template <typename T> void conv2d_relu_pass(T* y, int64_t n);
+template <typename T> void conv2d_mask_pass(T* dz, const T* dy, const T* y, int64_t n);
 }  // namespace cpu
 }  // namespace torchext

@@ -32,15 +32,10 @@ inline Tensor dense(const Tensor& t, bool channels_last) {
 }
 
 // A new 4-d tensor on like's device, dense in the memory format.
-inline Tensor empty(const Tensor& like, const int64_t (&size)[4], bool channels_last, ScalarType dtype) {
-  const int64_t n = size[1] * size[2] * size[3], h = size[3] * (channels_last ? size[1] : 1);
-  const int64_t strides[4] = {n, channels_last ? 1 : size[2] * size[3], h, channels_last ? size[1] : 1};
-  int32_t device_type;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
-  AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4, size, strides,
-                                                  torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
-                                                  device_type, like.get_device_index(), &handle));
-  return Tensor(handle);
+inline Tensor empty_image(const Tensor& like, const int64_t (&size)[4], bool channels_last, std::optional<int32_t> dtype = std::nullopt) {
+  const int64_t c = std::max<int64_t>(1, size[1]), h = std::max<int64_t>(1, size[2]), w = std::max<int64_t>(1, size[3]);
+  const Sizes sizes{size[0], size[1], size[2], size[3]};
+  return channels_last ? empty_strided(like, sizes, {c * h * w, 1, w * c, c}, dtype)
+                       : empty_strided(like, sizes, {c * h * w, h * w, w, 1}, dtype);
 }
 }  // namespace torchext

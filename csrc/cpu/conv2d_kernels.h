@@ -119,4 +119,28 @@ void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T*
     if (s.channels_last) write(0, y_size);
   }
 }
+
+template <typename T>
+void conv2d_relu_pass(T* y, int64_t n) {
+  auto pass = [&](int64_t i, auto... count) {
+    const auto v = load(y + i, count...);
+    store(y + i, v < 0 ? decltype(v + v){} : v, count...);
+  };
+  constexpr int L = kLanes<acc_t<T>>;
+  int64_t i = 0;
+  for (; i + L <= n; i += L) pass(i);
+  if (i < n) pass(i, n - i);
+}
+
+template <typename T>
+void conv2d_mask_pass(T* dz, const T* dy, const T* y, int64_t n) {
+  auto pass = [&](int64_t i, auto... count) {
+    const auto g = load(dy + i, count...);
+    store(dz + i, load(y + i, count...) <= 0 ? decltype(g + g){} : g, count...);
+  };
+  constexpr int L = kLanes<acc_t<T>>;
+  int64_t i = 0;
+  for (; i + L <= n; i += L) pass(i);
+  if (i < n) pass(i, n - i);
+}
 }  // namespace torchext::cpu::ISA

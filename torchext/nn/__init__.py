@@ -6,13 +6,15 @@ import sys as _sys
 import torch.nn as _stock
 from torch.nn import *
 
+from ..conv2d import Conv2d, ConvReLU2d
+from ..conv2d_relu_max_pool2d import ConvReLUMaxPool2d
 from ..linear_relu import Linear, LinearReLU
 
 functional = _importlib.import_module(
     ".functional", __name__
 )  # `from . import` would find torch.nn's, starred in above
 
-OURS = ("Linear", "LinearReLU")
+OURS = ("Conv2d", "ConvReLU2d", "ConvReLUMaxPool2d", "Linear", "LinearReLU")
 
 
 def __getattr__(name):

@@ -3,9 +3,11 @@
 import torch.nn.functional as _stock
 from torch.nn.functional import *
 
+from ..conv2d import conv2d, conv2d_relu
+from ..conv2d_relu_max_pool2d import conv2d_relu_max_pool2d
 from ..linear_relu import linear, linear_relu
 
-OURS = ("linear", "linear_relu")
+OURS = ("conv2d", "conv2d_relu", "conv2d_relu_max_pool2d", "linear", "linear_relu")
 
 
 def __getattr__(name):
