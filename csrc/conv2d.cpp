@@ -91,8 +91,6 @@ struct Cpu {
   static bool has_library() { return onednn::has_convolution(); }
 
   static Tensor convolution(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, const onednn::Convolution& c, bool relu) {
-    const bool fuses = x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::BFloat16;
-    if (relu && fuses && onednn::has_convolution_relu()) return onednn::convolution_relu(x, w, b, c);
     Tensor y = onednn::convolution(x, w, b, c);
     if (relu)
       dispatch_float(y, "conv2d_relu", [&]<typename T>() {
@@ -112,9 +110,8 @@ struct Cpu {
   }
 
   static std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& dz, const Tensor& x, const Tensor& w,
-                                                                 const onednn::Convolution& c, const int32_t (&wanted)[3],
-                                                                 const Tensor& none) {
-    return onednn::convolution_backward(dz, x, w, c, wanted, none);
+                                                                 const onednn::Convolution& c, const int32_t (&wanted)[3]) {
+    return onednn::convolution_backward(dz, x, w, c, wanted);
   }
 };
 
@@ -138,17 +135,18 @@ std::tuple<Tensor, Tensor, Tensor> direct_backward(const Tensor& dy_, const Tens
                                                    const std::optional<Tensor>& y, const std::optional<Tensor>& offsets,
                                                    ConvShape s, const ConvPool* pool, bool want_dx, bool want_dw, bool want_db) {
   const bool last = s.channels_last;
-  const Tensor dy = dense(dy_, last), x = dense(x_, last), w = dense(w_), none = empty(x, {0});
+  const Tensor dy = dense(dy_, last), x = dense(x_, last), w = dense(w_);
+  auto none = [&] { return empty(x, {0}); };  // one each: results of an op may not alias
   const auto mask = y ? std::optional(dense(*y, last)) : std::nullopt, at = offsets ? std::optional(dense(*offsets, last)) : std::nullopt;
-  Tensor dx = want_dx ? empty_image(x, {s.n, s.c, s.h, s.w}, last) : none;
-  Tensor dw = want_dw ? empty_image(x, {s.k, s.group_c(), s.r, s.s}, false) : none;
-  Tensor db = want_db ? empty(x, {s.k}) : none;
+  Tensor dx = want_dx ? empty_image(x, {s.n, s.c, s.h, s.w}, last) : none();
+  Tensor dw = want_dw ? empty_image(x, {s.k, s.group_c(), s.r, s.s}, false) : none();
+  Tensor db = want_db ? empty(x, {s.k}) : none();
   dispatch_float(x, "conv2d_backward", [&]<typename T>() {
     Backend::template conv2d_backward<T>(want_dx ? ptr<T>(dx) : nullptr, want_dw ? ptr<T>(dw) : nullptr,
                                          want_db ? ptr<T>(db) : nullptr, ptr<T>(dy), ptr<T>(mask), ptr<uint8_t>(at), ptr<T>(x),
                                          ptr<T>(w), s, pool);
   });
-  return {dx, want_dw ? dense(dw, last) : none, db};
+  return {dx, want_dw ? dense(dw, last) : none(), db};
 }
 
 // direct: by our own kernel; else by oneDNN's, where this torch has it.
@@ -170,8 +168,9 @@ std::tuple<Tensor, Tensor, Tensor> conv2d_backward(const Tensor& dy, const Tenso
     return direct_backward<Backend>(dy, x, w, y, std::nullopt, s, nullptr, want_dx, want_dw, want_db);
   const Tensor dz = y ? Backend::mask(dense(dy, s.channels_last), dense(*y, s.channels_last), s) : dy;
   auto [dx, dw, db] =
-      Backend::convolution_backward(dz, x, w, {stride, padding, dilation, groups}, {want_dx, want_dw, want_db}, empty(x, {0}));
-  return {want_dx ? dense(dx, s.channels_last) : dx, want_dw ? dense(dw, s.channels_last) : dw, db};
+      Backend::convolution_backward(dz, x, w, {stride, padding, dilation, groups}, {want_dx, want_dw, want_db});
+  auto none = [&] { return empty(x, {0}); };
+  return {want_dx ? dense(dx, s.channels_last) : none(), want_dw ? dense(dw, s.channels_last) : none(), want_db ? db : none()};
 }
 
 template <class Backend>

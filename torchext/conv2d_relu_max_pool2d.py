@@ -150,7 +150,7 @@ def conv2d_relu_max_pool2d(
         options = dict(zip(_POOL_OPTIONS, pool))
         args = input.unsqueeze(0), weight, bias, stride, padding, dilation, groups
         return conv2d_relu_max_pool2d(*args, **options).squeeze(0)
-    geometry, out = plan(input, weight, bias, stride, padding, dilation, groups)
+    geometry, out = plan(input, weight, bias, stride, padding, dilation, groups, pooled=True)
     if out is None:
         options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         options |= dict(zip(_POOL_OPTIONS, pool))
