@@ -151,13 +151,14 @@ def conv2d_relu_max_pool2d(
         args = input.unsqueeze(0), weight, bias, stride, padding, dilation, groups
         return conv2d_relu_max_pool2d(*args, **options).squeeze(0)
     geometry, out = plan(input, weight, bias, stride, padding, dilation, groups, pooled=True)
-    if out is None:
+    windows = None if out is None else _pool_plan(*pool, out)
+    if windows is None:
+        why = geometry if out is None else "a pooling only stock takes"
         options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         options |= dict(zip(_POOL_OPTIONS, pool))
         tensors = {"input": input, "weight": weight, "bias": bias}
-        return _route.stock("conv2d_relu_max_pool2d", geometry, _WANTS, _stock, **tensors, **options)
-    windows = _pool_plan(*pool, out)
-    if windows is None or not geometry[4]:
+        return _route.stock("conv2d_relu_max_pool2d", why, _WANTS, _stock, **tensors, **options)
+    if not geometry[4]:
         return F.max_pool2d(conv2d_relu(input, weight, bias, stride, padding, dilation, groups), *pool)
     _route.note("conv2d_relu_max_pool2d")
     if wants_grad(input, weight, bias):
