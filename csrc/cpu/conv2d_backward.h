@@ -72,12 +72,12 @@ inline Vec<A> unpool_plane(A* dz, const A* dy, const uint8_t* offsets, int64_t r
 template <typename A>
 inline void weight_gradient(A* sums, const A* dz, const A* xs, const int32_t* taps, ConvShape s) {
   constexpr int L = kLanes<A>;
-  const int64_t hp = s.h + 2 * s.ph, wp = s.w + 2 * s.pw, count = s.group_c() * s.r * s.s, plane = s.p * s.q * L;
+  const int64_t wp = s.w + 2 * s.pw, count = s.group_c() * s.r * s.s, plane = dz_plane(s) * L;
   const int64_t size = block_of(s.group_k()) == 6 ? 3 : block_of(s.group_k());  // 4 x kTaps accumulators
   const int64_t strip = std::max<int64_t>(1, kStrip / static_cast<int64_t>(size * s.q * L * sizeof(A)));
   for (int64_t g = 0; g < s.groups; ++g)
     for (int64_t p = 0; p < s.p; p += strip) {
-      const A* x = xs + (g * s.group_c() * hp + p * s.sh) * wp * L;
+      const A* x = xs + (g * s.group_c() * x_plane(s) + p * s.sh * wp) * L;
       for (int64_t i = 0; i < s.group_k(); i += size) {
         const int64_t first = std::min(i, s.group_k() - size), k = g * s.group_k() + first;
         with_block(size, [&]<int kK>() {
@@ -101,7 +101,7 @@ inline void weight_gradient(A* sums, const A* dz, const A* xs, const int32_t* ta
 template <typename A>
 inline void input_gradient(A* dxs, const A* dz, const A* packed, ConvShape s) {
   constexpr int L = kLanes<A>;
-  const int64_t hp = s.h + 2 * s.ph, wp = s.w + 2 * s.pw, plane = s.p * s.q * L;
+  const int64_t wp = s.w + 2 * s.pw, plane = dz_plane(s) * L;
   const int64_t size = block_of(s.group_c()), blocks = block_count(s.group_c());
   Scratch<const A*> from(s.r), weights(s.r);
   for (int64_t g = 0; g < s.groups; ++g)
@@ -116,10 +116,10 @@ inline void input_gradient(A* dxs, const A* dz, const A* packed, ConvShape s) {
             from[rows] = dz + g * s.group_k() * plane + top / s.sh * s.q * L;
             weights[rows++] = packed + (((g * blocks + i) * s.s + column) * s.r + r) * s.group_k() * size;
           }
-          A* to = dxs + (((g * s.group_c() + block.first) * hp + h) * wp + column * s.dw) * L;
+          A* to = dxs + ((g * s.group_c() + block.first) * x_plane(s) + h * wp + column * s.dw) * L;
           with_block(size, [&]<int kC>() {
             for_pixels(s.q, [&]<int kQ>(int64_t q, int64_t skip) {
-              input_tile<kC, kQ, A>(to, hp * wp * L, s.sw * L, from, weights, rows, s.group_k(), plane, q, block.skip, skip);
+              input_tile<kC, kQ, A>(to, x_plane(s) * L, s.sw * L, from, weights, rows, s.group_k(), plane, q, block.skip, skip);
             });
           });
         }
@@ -130,19 +130,19 @@ template <typename T>
 void conv2d_backward(ConvGradients<T> f, ConvShape s, const ConvPool* pool, int64_t n0, int64_t n1) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
-  const int64_t hp = s.h + 2 * s.ph, wp = s.w + 2 * s.pw, x_vectors = s.c * hp * wp;
+  const int64_t wp = s.w + 2 * s.pw, x_vectors = s.c * x_plane(s);
   const int64_t rows = pool ? pool->p : s.p, columns = pool ? pool->q : s.q, plane = rows * columns;
   const int64_t count = s.group_c() * s.r * s.s, weights = s.k * count;
-  const ImageIndex x_map{s.c, s.h, s.w, hp * wp, wp, s.ph * wp + s.pw, s.channels_last};
-  const ImageIndex y_map{s.k, rows, columns, plane, columns, 0, s.channels_last};
+  const ImageIndex x_map{s.c, s.h, s.w, x_plane(s), wp, s.ph * wp + s.pw, s.channels_last};
+  const ImageIndex y_map{s.k, rows, columns, pool ? plane : dz_plane(s), columns, 0, s.channels_last};
   const int64_t x_size = x_map.size(), y_size = y_map.size();
 
   Scratch<int32_t> x_index(x_size), y_index(y_size), taps(count);
   fill_index(x_index, x_map);
   fill_index(y_index, y_map);
   for (int64_t t = 0; t < count; ++t)
-    taps[t] = static_cast<int32_t>(((t / (s.r * s.s) * hp + t / s.s % s.r * s.dh) * wp + t % s.s * s.dw) * L);
-  Scratch<A> xs(f.sums ? x_vectors * L : 0), dxs(f.dx ? x_vectors * L : 0), dz(s.k * s.p * s.q * L);
+    taps[t] = static_cast<int32_t>((t / (s.r * s.s) * x_plane(s) + t / s.s % s.r * s.dh * wp + t % s.s * s.dw) * L);
+  Scratch<A> xs(f.sums ? x_vectors * L : 0), dxs(f.dx ? x_vectors * L : 0), dz(s.k * dz_plane(s) * L);
   Scratch<A> dys(pool ? y_size * L : 0), sums(f.sums ? (weights + s.k + L) * L : 0);
   Scratch<uint8_t> at(pool ? y_size * L : 0);
   if (f.sums) std::memset(xs, 0, x_vectors * L * sizeof(A)), std::memset(sums, 0, (weights + s.k + L) * L * sizeof(A));
@@ -161,7 +161,7 @@ void conv2d_backward(ConvGradients<T> f, ConvShape s, const ConvPool* pool, int6
     }
     for (int64_t k = 0; k < s.k; ++k) {
       Vec<A> total{};
-      A* to = dz + k * s.p * s.q * L;
+      A* to = dz + k * dz_plane(s) * L;
       if (pool)
         with_window(s, *pool, [&]<int kWindow>() {
           total = unpool_plane<kWindow, A>(to, dys + k * plane * L, at + k * plane * L, s.p, s.q, *pool);

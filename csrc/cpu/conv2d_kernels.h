@@ -55,21 +55,21 @@ void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T*
             int64_t n0, int64_t n1) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
-  const int64_t hp = s.h + 2 * s.ph, wp = s.w + 2 * s.pw, taps = s.group_c() * s.r * s.s;
+  const int64_t wp = s.w + 2 * s.pw, taps = s.group_c() * s.r * s.s;
   const int64_t rows = pool ? pool->p : s.p, columns = pool ? pool->q : s.q, plane = rows * columns;
   const int64_t size = block_of(s.group_k()), blocks = block_count(s.group_k());
   const int64_t staged = s.channels_last ? s.k : size;  // planes of y kept until they are written out
-  const ImageIndex x_map{s.c, s.h, s.w, hp * wp, wp, s.ph * wp + s.pw, s.channels_last};
+  const ImageIndex x_map{s.c, s.h, s.w, x_plane(s), wp, s.ph * wp + s.pw, s.channels_last};
   const ImageIndex y_map{staged, rows, columns, plane, columns, 0, s.channels_last};
-  const Taps t{s.group_c(), s.r, s.s, hp * wp * L, s.dh * wp * L, s.dw * L};
+  const Taps t{s.group_c(), s.r, s.s, x_plane(s) * L, s.dh * wp * L, s.dw * L};
 
   Scratch<int32_t> x_index(x_map.size()), y_index(y_map.size());
   fill_index(x_index, x_map);
   fill_index(y_index, y_map);
-  Scratch<A> xs(s.c * hp * wp * L), ys(staged * plane * L), bias(s.k);
+  Scratch<A> xs(s.c * x_plane(s) * L), ys(staged * plane * L), bias(s.k);
   Scratch<uint8_t> at(pool ? staged * plane * L : 0);
   Scratch<A> z(pool ? size * pool->kh * s.q * L : 0);  // the last kh rows before pooling: row p in slot p % kh
-  std::memset(xs, 0, s.c * hp * wp * L * sizeof(A));
+  std::memset(xs, 0, s.c * x_plane(s) * L * sizeof(A));
   for (int64_t k = 0; k < s.k; ++k) bias[k] = b ? static_cast<A>(b[k]) : A(0);
 
   for (int64_t n = n0; n < n1; n += L) {
@@ -91,7 +91,7 @@ void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T*
         const int64_t stage = s.channels_last ? k0 * plane * L : 0;
         with_block(size, [&]<int kK>() {
           auto row = [&](A* to, int64_t to_plane, int64_t p) {
-            const A* in = xs + (g * s.group_c() * hp + p * s.sh) * wp * L;
+            const A* in = xs + (g * s.group_c() * x_plane(s) + p * s.sh * wp) * L;
             for_pixels(s.q, [&]<int kQ>(int64_t q, int64_t) {
               forward_tile<kK, kQ>(to + q * L, to_plane, in + q * s.sw * L, s.sw * L, weights, bias + k0, relu && !pool, t);
             });

@@ -47,6 +47,10 @@ inline void for_pixels(int64_t n, F&& f) {
   }
 }
 
+// Vectors from one plane to the next, odd: a power of two would put all channels of a pixel in one set of the first cache.
+inline int64_t x_plane(ConvShape s) { return (s.h + 2 * s.ph) * (s.w + 2 * s.pw) | 1; }
+inline int64_t dz_plane(ConvShape s) { return s.p * s.q | 1; }
+
 // The taps of one kernel over one group's channels, and where each finds its vector, counted from the window's corner.
 struct Taps { int64_t c, r, s, plane, row, column; };  // distances in scalars of the scratch
 
