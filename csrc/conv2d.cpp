@@ -1,4 +1,5 @@
-// conv2d, conv2d_relu and conv2d_relu_max_pool2d, glue: the shape, the memory format and the tensors, then one call to the backend.
+// conv2d, conv2d_relu and conv2d_relu_max_pool2d, glue: the shape, the memory format and the tensors, then one call to
+// the backend.
 #include "conv2d.h"
 
 #include "cpu/scratch.h"
@@ -18,9 +19,23 @@ ConvShape conv_shape(const Tensor& x, const Tensor& w, const Ints& stride, const
   require(x.dim() == 4 && w.dim() == 4 && groups > 0 && x.size(1) == w.size(1) * groups && w.size(0) % groups == 0,
           "conv2d: expected x [n, c, h, w] and w [k, c / groups, r, s]");
   require(x.scalar_type() == w.scalar_type(), "conv2d: x and w differ in dtype");
-  ConvShape s{x.size(0),  x.size(1),  x.size(2),  x.size(3),   w.size(0),   w.size(2), w.size(3),
-              0,          0,          stride[0],  stride[1],   padding[0],  padding[1], dilation[0],
-              dilation[1], groups,    channels_last(x) || channels_last(w)};
+  ConvShape s{x.size(0),
+              x.size(1),
+              x.size(2),
+              x.size(3),
+              w.size(0),
+              w.size(2),
+              w.size(3),
+              0,
+              0,
+              stride[0],
+              stride[1],
+              padding[0],
+              padding[1],
+              dilation[0],
+              dilation[1],
+              groups,
+              channels_last(x) || channels_last(w)};
   s.p = window_count(s.h, s.r, s.sh, s.ph, s.dh);
   s.q = window_count(s.w, s.s, s.sw, s.pw, s.dw);
   require(s.p > 0 && s.q > 0, "conv2d: the kernel is larger than the padded image");
@@ -53,7 +68,8 @@ struct Cpu {
   }
 
   template <typename T>
-  static void conv2d(T* y, uint8_t* offsets, const T* x, const T* w, const T* b, bool relu, ConvShape s, const ConvPool* pool) {
+  static void conv2d(T* y, uint8_t* offsets, const T* x, const T* w, const T* b, bool relu, ConvShape s,
+                     const ConvPool* pool) {
     cpu::Scratch<acc_t<T>> packed(cpu::conv2d_pack_size<T>(s));
     cpu::conv2d_pack<T>(packed, w, s);
     over_images<T>(s, 1, [&](int64_t n0, int64_t n1, int64_t) {
@@ -61,15 +77,16 @@ struct Cpu {
     });
   }
 
-  // Weight gradients are summed over at most kParts ranges of images, each on its own, and the ranges in order: how the sum is
-  // rounded does not depend on the number of threads.
+  // Weight gradients are summed over at most kParts ranges of images, each on its own, and the ranges in order: how the
+  // sum is rounded does not depend on the number of threads.
   template <typename T>
-  static void conv2d_backward(T* dx, T* dw, T* db, const T* dy, const T* y, const uint8_t* offsets, const T* x, const T* w,
-                              ConvShape s, const ConvPool* pool) {
+  static void conv2d_backward(T* dx, T* dw, T* db, const T* dy, const T* y, const uint8_t* offsets, const T* x,
+                              const T* w, ConvShape s, const ConvPool* pool) {
     using A = acc_t<T>;
     constexpr int64_t kParts = 16;
     const int64_t weights = s.k * s.group_c() * s.r * s.s, sums = weights + s.k;
-    const int64_t vectors = (s.n + cpu::conv2d_images<T>() - 1) / cpu::conv2d_images<T>(), step = std::max<int64_t>(1, (vectors + kParts - 1) / kParts);
+    const int64_t vectors = (s.n + cpu::conv2d_images<T>() - 1) / cpu::conv2d_images<T>(),
+                  step = std::max<int64_t>(1, (vectors + kParts - 1) / kParts);
     const bool want_sums = dw || db;
     cpu::Scratch<A> packed(dx ? cpu::conv2d_pack_dx_size<T>(s) : 0), parts(want_sums ? kParts * sums : 0);
     if (dx) cpu::conv2d_pack_dx<T>(packed, w, s);
@@ -90,11 +107,13 @@ struct Cpu {
 
   static bool has_library() { return onednn::has_convolution(); }
 
-  static Tensor convolution(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, const onednn::Convolution& c, bool relu) {
+  static Tensor convolution(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b,
+                            const onednn::Convolution& c, bool relu) {
     Tensor y = onednn::convolution(x, w, b, c);
     if (relu)
       dispatch_float(y, "conv2d_relu", [&]<typename T>() {
-        parallel_for(0, y.numel(), grain(1), [&](int64_t i0, int64_t i1) { cpu::conv2d_relu_pass(ptr<T>(y) + i0, i1 - i0); });
+        parallel_for(0, y.numel(), grain(1),
+                     [&](int64_t i0, int64_t i1) { cpu::conv2d_relu_pass(ptr<T>(y) + i0, i1 - i0); });
       });
     return y;
   }
@@ -110,22 +129,24 @@ struct Cpu {
   }
 
   static std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& dz, const Tensor& x, const Tensor& w,
-                                                                 const onednn::Convolution& c, const int32_t (&wanted)[3]) {
+                                                                 const onednn::Convolution& c,
+                                                                 const int32_t (&wanted)[3]) {
     return onednn::convolution_backward(dz, x, w, c, wanted);
   }
 };
 
 // y and its offsets, which without a pool are not written.
 template <class Backend>
-std::tuple<Tensor, Tensor> direct(const Tensor& x_, const Tensor& w_, const std::optional<Tensor>& b_, bool relu, ConvShape s,
-                                  const ConvPool* pool) {
+std::tuple<Tensor, Tensor> direct(const Tensor& x_, const Tensor& w_, const std::optional<Tensor>& b_, bool relu,
+                                  ConvShape s, const ConvPool* pool) {
   const Tensor x = dense(x_, s.channels_last), w = dense(w_);
   const std::optional<Tensor> b = dense(b_);
   const int64_t size[] = {s.n, s.k, pool ? pool->p : s.p, pool ? pool->q : s.q};
   Tensor y = empty_image(x, size, s.channels_last);
   Tensor offsets = pool ? empty_image(x, size, s.channels_last, aoti_torch_dtype_uint8()) : y;
   dispatch_float(x, "conv2d", [&]<typename T>() {
-    Backend::template conv2d<T>(ptr<T>(y), pool ? ptr<uint8_t>(offsets) : nullptr, ptr<T>(x), ptr<T>(w), ptr<T>(b), relu, s, pool);
+    Backend::template conv2d<T>(ptr<T>(y), pool ? ptr<uint8_t>(offsets) : nullptr, ptr<T>(x), ptr<T>(w), ptr<T>(b),
+                                relu, s, pool);
   });
   return {y, offsets};
 }
@@ -133,26 +154,28 @@ std::tuple<Tensor, Tensor> direct(const Tensor& x_, const Tensor& w_, const std:
 template <class Backend>
 std::tuple<Tensor, Tensor, Tensor> direct_backward(const Tensor& dy_, const Tensor& x_, const Tensor& w_,
                                                    const std::optional<Tensor>& y, const std::optional<Tensor>& offsets,
-                                                   ConvShape s, const ConvPool* pool, bool want_dx, bool want_dw, bool want_db) {
+                                                   ConvShape s, const ConvPool* pool, bool want_dx, bool want_dw,
+                                                   bool want_db) {
   const bool last = s.channels_last;
   const Tensor dy = dense(dy_, last), x = dense(x_, last), w = dense(w_);
   auto none = [&] { return empty(x, {0}); };  // one each: results of an op may not alias
-  const auto mask = y ? std::optional(dense(*y, last)) : std::nullopt, at = offsets ? std::optional(dense(*offsets, last)) : std::nullopt;
+  const auto mask = y ? std::optional(dense(*y, last)) : std::nullopt,
+             at = offsets ? std::optional(dense(*offsets, last)) : std::nullopt;
   Tensor dx = want_dx ? empty_image(x, {s.n, s.c, s.h, s.w}, last) : none();
   Tensor dw = want_dw ? empty_image(x, {s.k, s.group_c(), s.r, s.s}, false) : none();
   Tensor db = want_db ? empty(x, {s.k}) : none();
   dispatch_float(x, "conv2d_backward", [&]<typename T>() {
     Backend::template conv2d_backward<T>(want_dx ? ptr<T>(dx) : nullptr, want_dw ? ptr<T>(dw) : nullptr,
-                                         want_db ? ptr<T>(db) : nullptr, ptr<T>(dy), ptr<T>(mask), ptr<uint8_t>(at), ptr<T>(x),
-                                         ptr<T>(w), s, pool);
+                                         want_db ? ptr<T>(db) : nullptr, ptr<T>(dy), ptr<T>(mask), ptr<uint8_t>(at),
+                                         ptr<T>(x), ptr<T>(w), s, pool);
   });
   return {dx, want_dw ? dense(dw, last) : none(), db};
 }
 
 // direct: by our own kernel; else by oneDNN's, where this torch has it.
 template <class Backend, bool kRelu>
-Tensor conv2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, Ints stride, Ints padding, Ints dilation,
-              int64_t groups, bool by_direct) {
+Tensor conv2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, Ints stride, Ints padding,
+              Ints dilation, int64_t groups, bool by_direct) {
   const ConvShape s = conv_shape(x, w, stride, padding, dilation, groups);
   if (by_direct || !Backend::has_library()) return std::get<0>(direct<Backend>(x, w, b, kRelu, s, nullptr));
   return Backend::convolution(x, w, b, {stride, padding, dilation, groups}, kRelu);
@@ -160,9 +183,10 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, 
 
 // y is conv2d_relu's result, and masks dy; without it this is conv2d's backward. What is not wanted comes back empty.
 template <class Backend>
-std::tuple<Tensor, Tensor, Tensor> conv2d_backward(const Tensor& dy, const Tensor& x, const Tensor& w, const std::optional<Tensor>& y,
-                                                   Ints stride, Ints padding, Ints dilation, int64_t groups, bool by_direct,
-                                                   bool want_dx, bool want_dw, bool want_db) {
+std::tuple<Tensor, Tensor, Tensor> conv2d_backward(const Tensor& dy, const Tensor& x, const Tensor& w,
+                                                   const std::optional<Tensor>& y, Ints stride, Ints padding,
+                                                   Ints dilation, int64_t groups, bool by_direct, bool want_dx,
+                                                   bool want_dw, bool want_db) {
   const ConvShape s = conv_shape(x, w, stride, padding, dilation, groups);
   if (by_direct || !Backend::has_library())
     return direct_backward<Backend>(dy, x, w, y, std::nullopt, s, nullptr, want_dx, want_dw, want_db);
@@ -170,23 +194,24 @@ std::tuple<Tensor, Tensor, Tensor> conv2d_backward(const Tensor& dy, const Tenso
   auto [dx, dw, db] =
       Backend::convolution_backward(dz, x, w, {stride, padding, dilation, groups}, {want_dx, want_dw, want_db});
   auto none = [&] { return empty(x, {0}); };
-  return {want_dx ? dense(dx, s.channels_last) : none(), want_dw ? dense(dw, s.channels_last) : none(), want_db ? db : none()};
+  return {want_dx ? dense(dx, s.channels_last) : none(), want_dw ? dense(dw, s.channels_last) : none(),
+          want_db ? db : none()};
 }
 
 template <class Backend>
-std::tuple<Tensor, Tensor> conv2d_relu_max_pool2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, Ints stride,
-                                                  Ints padding, Ints dilation, int64_t groups, Ints pool_kernel, Ints pool_stride,
-                                                  Ints pool_padding, bool ceil_mode) {
+std::tuple<Tensor, Tensor> conv2d_relu_max_pool2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b,
+                                                  Ints stride, Ints padding, Ints dilation, int64_t groups,
+                                                  Ints pool_kernel, Ints pool_stride, Ints pool_padding,
+                                                  bool ceil_mode) {
   const ConvShape s = conv_shape(x, w, stride, padding, dilation, groups);
   const ConvPool pool = conv_pool(s, pool_kernel, pool_stride, pool_padding, ceil_mode);
   return direct<Backend>(x, w, b, true, s, &pool);
 }
 
 template <class Backend>
-std::tuple<Tensor, Tensor, Tensor> conv2d_relu_max_pool2d_backward(const Tensor& dy, const Tensor& offsets, const Tensor& x,
-                                                                   const Tensor& w, Ints stride, Ints padding, Ints dilation,
-                                                                   int64_t groups, Ints pool_kernel, Ints pool_stride,
-                                                                   Ints pool_padding, bool want_dx, bool want_dw, bool want_db) {
+std::tuple<Tensor, Tensor, Tensor> conv2d_relu_max_pool2d_backward(
+    const Tensor& dy, const Tensor& offsets, const Tensor& x, const Tensor& w, Ints stride, Ints padding, Ints dilation,
+    int64_t groups, Ints pool_kernel, Ints pool_stride, Ints pool_padding, bool want_dx, bool want_dw, bool want_db) {
   const ConvShape s = conv_shape(x, w, stride, padding, dilation, groups);
   ConvPool pool = conv_pool(s, pool_kernel, pool_stride, pool_padding, false);
   pool.p = dy.size(2), pool.q = dy.size(3);

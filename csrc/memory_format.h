@@ -32,7 +32,8 @@ inline Tensor dense(const Tensor& t, bool channels_last) {
 }
 
 // A new 4-d tensor on like's device, dense in the memory format.
-inline Tensor empty_image(const Tensor& like, const int64_t (&size)[4], bool channels_last, std::optional<int32_t> dtype = std::nullopt) {
+inline Tensor empty_image(const Tensor& like, const int64_t (&size)[4], bool channels_last,
+                          std::optional<int32_t> dtype = std::nullopt) {
   const int64_t c = std::max<int64_t>(1, size[1]), h = std::max<int64_t>(1, size[2]), w = std::max<int64_t>(1, size[3]);
   const Sizes sizes{size[0], size[1], size[2], size[3]};
   return channels_last ? empty_strided(like, sizes, {c * h * w, 1, w * c, c}, dtype)

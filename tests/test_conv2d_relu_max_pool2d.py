@@ -43,7 +43,11 @@ SHAPES = {  # x, w, options
     "overlapping windows": ((5, 2, 11, 8), (7, 2, 3, 2), {"pool_kernel_size": 3, "pool_stride": 2, "pool_padding": 1}),
     "gaps between windows": ((4, 4, 12, 12), (4, 2, 3, 3), {"groups": 2, "pool_kernel_size": (1, 2), "pool_stride": 3}),
     "ceil mode": ((33, 2, 8, 9), (3, 2, 2, 2), {"pool_stride": 2, "pool_ceil_mode": True}),
-    "strided and dilated": ((2, 2, 14, 13), (4, 2, 3, 2), {"stride": (2, 1), "dilation": (1, 2), "pool_stride": (1, 2)}),
+    "strided and dilated": (
+        (2, 2, 14, 13),
+        (4, 2, 3, 2),
+        {"stride": (2, 1), "dilation": (1, 2), "pool_stride": (1, 2)},
+    ),
     "window of the whole map": ((3, 2, 6, 6), (4, 2, 3, 3), {"pool_kernel_size": 4}),
 }
 
@@ -75,8 +79,9 @@ def test_gradients_in_sixteen_bits_go_to_the_maximum(case):
 
 
 @given(
-    n=st.integers(1, 18), c=st.integers(1, 3), k=st.integers(1, 7), image=st.tuples(st.integers(3, 9), st.integers(3, 9)),
-    window=st.tuples(st.integers(1, 3), st.integers(1, 3)), padding=st.integers(0, 1), last=st.booleans(),
+    n=st.integers(1, 18), c=st.integers(1, 3), k=st.integers(1, 7),
+    image=st.tuples(st.integers(3, 9), st.integers(3, 9)), window=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.integers(0, 1), last=st.booleans(),
     pool=st.tuples(st.integers(1, 4), st.integers(1, 4)), stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     pool_padding=st.integers(0, 2), ceil=st.booleans(), dilation=st.sampled_from([1, 1, 1, 2]),
 )  # fmt: skip
@@ -127,7 +132,11 @@ def test_nan_and_infinity_go_through(case):
 
 def test_any_gradient_layout(isa):
     leaves = [torch.randn(*s, requires_grad=True) for s in ((5, 2, 8, 8), (4, 2, 3, 3))]
-    for dy in (torch.ones(()).expand(5, 4, 3, 3), torch.randn(5, 4, 3, 6)[..., ::2], torch.randn(4, 5, 3, 3).transpose(0, 1)):
+    for dy in (
+        torch.ones(()).expand(5, 4, 3, 3),
+        torch.randn(5, 4, 3, 6)[..., ::2],
+        torch.randn(4, 5, 3, 3).transpose(0, 1),
+    ):
         results = [torch.autograd.grad(f(*leaves), leaves, dy) for f in (ours, stock)]
         torch.testing.assert_close(*results)
 
@@ -251,7 +260,9 @@ def test_bad_input_raises_what_stock_raises_and_names_the_arguments(bad):
 
 
 @pytest.mark.parametrize("options", [{}, {"padding": 2, "padding_mode": "reflect", "stride": 2}])
-@pytest.mark.parametrize("pool", [{"pool_kernel_size": 2}, {"pool_kernel_size": 3, "pool_stride": 2, "pool_padding": 1}])
+@pytest.mark.parametrize(
+    "pool", [{"pool_kernel_size": 2}, {"pool_kernel_size": 3, "pool_stride": 2, "pool_padding": 1}]
+)
 def test_the_module_is_a_drop_in(tmp_path, options, pool):
     x = torch.randn(17, 2, 12, 12)
     fused, conv = nn.ConvReLUMaxPool2d(2, 4, 3, **options, **pool), stock_nn.Conv2d(2, 4, 3, **options)

@@ -7,21 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import _route
+from ._conv2d_plan import WANTS, is_single, out_size, pair, plan
 from ._op import Function, define, twice_differentiable, wants_grad
-from .conv2d import (
-    GEOMETRY,
-    WANTED,
-    WANTS,
-    conv2d_relu,
-    empty_image,
-    fake_gradients,
-    is_single,
-    module_arguments,
-    out_size,
-    pair,
-    plan,
-    recompute,
-)
+from .conv2d import GEOMETRY, WANTED, conv2d_relu, empty_image, fake_gradients, module_arguments, recompute
 
 _POOL = "int[2] pool_kernel, int[2] pool_stride, int[2] pool_padding"
 

@@ -1,6 +1,7 @@
-// Direct convolution for few channels: backward. dz, the gradient before ReLU and pooling, exists for one vector of images at a
-// time, in scratch: masked or put back at the pooling taps as dy comes in. x and dy are read once, dx written once; weight
-// gradients collect in vectors, a lane per image, and their lanes are summed once per range of images.
+// Direct convolution for few channels: backward. dz, the gradient before ReLU and pooling, exists for one vector of
+// images at a time, in scratch: masked or put back at the pooling taps as dy comes in. x and dy are read once, dx
+// written once; weight gradients collect in vectors, a lane per image, and their lanes are summed once per range of
+// images.
 #ifndef TORCHEXT_CONV2D_BACKWARD
 #define TORCHEXT_CONV2D_BACKWARD
 #include "conv2d_tiles.h"
@@ -29,11 +30,12 @@ void conv2d_pack_dx(acc_t<T>* packed, const T* w, ConvShape s) {
           }
 }
 
-// Calls f with 2 where the pooling windows are 2 x 2 and tile the image or part of it, so that the loops over a window unroll; else
-// with 0, for windows of any kind.
+// Calls f with 2 where the pooling windows are 2 x 2 and tile the image or part of it, so that the loops over a window
+// unroll; else with 0, for windows of any kind.
 template <typename F>
 inline void with_window(ConvShape s, const ConvPool& pool, F&& f) {
-  const bool inside = pool.ph == 0 && pool.pw == 0 && pool.sh == 2 && pool.sw == 2 && 2 * pool.p <= s.p && 2 * pool.q <= s.q;
+  const bool inside =
+      pool.ph == 0 && pool.pw == 0 && pool.sh == 2 && pool.sw == 2 && 2 * pool.p <= s.p && 2 * pool.q <= s.q;
   if (inside && pool.kh == 2 && pool.kw == 2)
     f.template operator()<2>();
   else
@@ -42,9 +44,11 @@ inline void with_window(ConvShape s, const ConvPool& pool, F&& f) {
 
 // dz[k] = dy[k] at its taps, else 0; returns the sum of what was put.
 template <int kWindow, typename A>
-inline Vec<A> unpool_plane(A* dz, const A* dy, const uint8_t* offsets, int64_t rows, int64_t columns, const ConvPool& pool) {
+inline Vec<A> unpool_plane(A* dz, const A* dy, const uint8_t* offsets, int64_t rows, int64_t columns,
+                           const ConvPool& pool) {
   constexpr int L = kLanes<A>;
-  if (!kWindow || rows != kWindow * pool.p || columns != kWindow * pool.q) std::memset(dz, 0, rows * columns * L * sizeof(A));
+  if (!kWindow || rows != kWindow * pool.p || columns != kWindow * pool.q)
+    std::memset(dz, 0, rows * columns * L * sizeof(A));
   Vec<A> total{};
   for (int64_t p = 0; p < pool.p; ++p) {
     const int64_t p0 = p * pool.sh - pool.ph, i0 = kWindow ? 0 : std::max<int64_t>(0, -p0);
@@ -97,7 +101,8 @@ inline void weight_gradient(A* sums, const A* dz, const A* xs, const int32_t* ta
     }
 }
 
-// dxs += dz times w, all of dxs but its border's rows: a row gathers from the rows of dz that read it, columns are scattered to.
+// dxs += dz times w, all of dxs but its border's rows: a row gathers from the rows of dz that read it, columns are
+// scattered to.
 template <typename A>
 inline void input_gradient(A* dxs, const A* dz, const A* packed, ConvShape s) {
   constexpr int L = kLanes<A>;
@@ -119,7 +124,8 @@ inline void input_gradient(A* dxs, const A* dz, const A* packed, ConvShape s) {
           A* to = dxs + ((g * s.group_c() + block.first) * x_plane(s) + h * wp + column * s.dw) * L;
           with_block(size, [&]<int kC>() {
             for_pixels(s.q, [&]<int kQ>(int64_t q, int64_t skip) {
-              input_tile<kC, kQ, A>(to, x_plane(s) * L, s.sw * L, from, weights, rows, s.group_k(), plane, q, block.skip, skip);
+              input_tile<kC, kQ, A>(to, x_plane(s) * L, s.sw * L, from, weights, rows, s.group_k(), plane, q,
+                                    block.skip, skip);
             });
           });
         }
@@ -156,8 +162,9 @@ void conv2d_backward(ConvGradients<T> f, ConvShape s, const ConvPool* pool, int6
     });
     if (pool) {
       const uint8_t* bytes = f.offsets + n * y_size;
-      load_images<Bytes<A>, uint8_t>(at, y_index, y_size, images,
-                     [&](int64_t i, int64_t e, auto... c) { return load_bytes<A>(bytes + i * y_size + e, c...); });
+      load_images<Bytes<A>, uint8_t>(at, y_index, y_size, images, [&](int64_t i, int64_t e, auto... c) {
+        return load_bytes<A>(bytes + i * y_size + e, c...);
+      });
     }
     for (int64_t k = 0; k < s.k; ++k) {
       Vec<A> total{};
@@ -172,7 +179,8 @@ void conv2d_backward(ConvGradients<T> f, ConvShape s, const ConvPool* pool, int6
       if (f.sums) store<A>(sum, load(sum) + total);
     }
     if (f.sums) {
-      load_images<Vec<A>, A>(xs, x_index, x_size, images, [&](int64_t i, int64_t e, auto... c) { return load(x + i * x_size + e, c...); });
+      load_images<Vec<A>, A>(xs, x_index, x_size, images,
+                             [&](int64_t i, int64_t e, auto... c) { return load(x + i * x_size + e, c...); });
       weight_gradient<A>(sums, dz, xs, taps, s);
     }
     if (f.dx) {
@@ -180,7 +188,7 @@ void conv2d_backward(ConvGradients<T> f, ConvShape s, const ConvPool* pool, int6
       std::memset(dxs, 0, x_vectors * L * sizeof(A));
       input_gradient<A>(dxs, dz, f.packed, s);
       store_images<Vec<A>, A>(dxs, x_index, x_size, images,
-                      [&](int64_t i, int64_t e, Vec<A> v, auto... c) { store(dx + i * x_size + e, v, c...); });
+                              [&](int64_t i, int64_t e, Vec<A> v, auto... c) { store(dx + i * x_size + e, v, c...); });
     }
   }
   if (!f.sums) return;

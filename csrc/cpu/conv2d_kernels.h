@@ -1,6 +1,6 @@
-// Direct convolution for few channels, where a BLAS would spend its time on packing: forward. A vector of images at a time is
-// transposed into scratch with its zero border, x is read once and y (or the pooled y and its offsets) written once; between
-// them everything stays in the caches nearest the core, and the multiply-add units are the bound.
+// Direct convolution for few channels, where a BLAS would spend its time on packing: forward. A vector of images at a
+// time is transposed into scratch with its zero border, x is read once and y (or the pooled y and its offsets) written
+// once; between them everything stays in the caches nearest the core, and the multiply-add units are the bound.
 #include "conv2d_backward.h"
 
 namespace torchext::cpu::ISA {
@@ -26,13 +26,16 @@ void conv2d_pack(acc_t<T>* packed, const T* w, ConvShape s) {
     }
 }
 
-// One pooled row of one channel. rows[i]: the row of z under the window's row first + i. kWindow: as with_window() chose.
+// One pooled row of one channel. rows[i]: the row of z under the window's row first + i. kWindow: as with_window()
+// chose.
 template <int kWindow, typename A>
-inline void pool_row(A* y, uint8_t* offsets, const A* const* rows, int64_t first, int64_t count, int64_t z_columns, const ConvPool& pool) {
+inline void pool_row(A* y, uint8_t* offsets, const A* const* rows, int64_t first, int64_t count, int64_t z_columns,
+                     const ConvPool& pool) {
   constexpr int L = kLanes<A>;
   for (int64_t q = 0; q < pool.q; ++q) {
     const int64_t q0 = q * pool.sw - pool.pw;
-    const int64_t begin = kWindow ? 0 : std::max<int64_t>(0, -q0), end = kWindow ? kWindow : std::min(pool.kw, z_columns - q0);
+    const int64_t begin = kWindow ? 0 : std::max<int64_t>(0, -q0),
+                  end = kWindow ? kWindow : std::min(pool.kw, z_columns - q0);
     auto best = splat<Vec<A>>(-std::numeric_limits<A>::infinity());
     auto at = lanes_of<A>(kDead);
 #pragma GCC unroll 2
@@ -51,8 +54,8 @@ inline void pool_row(A* y, uint8_t* offsets, const A* const* rows, int64_t first
 }
 
 template <typename T>
-void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T* b, bool relu, ConvShape s, const ConvPool* pool,
-            int64_t n0, int64_t n1) {
+void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T* b, bool relu, ConvShape s,
+            const ConvPool* pool, int64_t n0, int64_t n1) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   const int64_t wp = s.w + 2 * s.pw, taps = s.group_c() * s.r * s.s;
@@ -75,14 +78,17 @@ void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T*
   for (int64_t n = n0; n < n1; n += L) {
     const int64_t images = std::min<int64_t>(L, n1 - n), x_size = x_map.size(), y_size = s.k * plane;
     const T* from = x + n * x_size;
-    load_images<Vec<A>, A>(xs, x_index, x_size, images, [&](int64_t i, int64_t e, auto... c) { return load(from + i * x_size + e, c...); });
+    load_images<Vec<A>, A>(xs, x_index, x_size, images,
+                           [&](int64_t i, int64_t e, auto... c) { return load(from + i * x_size + e, c...); });
     auto write = [&](int64_t first, int64_t count) {
       T* to = y + n * y_size + first;
-      store_images<Vec<A>, A>(ys, y_index, count, images, [&](int64_t i, int64_t e, Vec<A> v, auto... c) { store(to + i * y_size + e, v, c...); });
+      store_images<Vec<A>, A>(ys, y_index, count, images,
+                              [&](int64_t i, int64_t e, Vec<A> v, auto... c) { store(to + i * y_size + e, v, c...); });
       if (!pool) return;
       uint8_t* bytes = offsets + n * y_size + first;
-      store_images<Bytes<A>, uint8_t>(at, y_index, count, images,
-                      [&](int64_t i, int64_t e, Bytes<A> v, auto... c) { store_bytes<A>(bytes + i * y_size + e, v, c...); });
+      store_images<Bytes<A>, uint8_t>(at, y_index, count, images, [&](int64_t i, int64_t e, Bytes<A> v, auto... c) {
+        store_bytes<A>(bytes + i * y_size + e, v, c...);
+      });
     };
     for (int64_t g = 0; g < s.groups; ++g)
       for (int64_t i = 0; i < blocks; ++i) {
@@ -93,7 +99,8 @@ void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T*
           auto row = [&](A* to, int64_t to_plane, int64_t p) {
             const A* in = xs + (g * s.group_c() * x_plane(s) + p * s.sh * wp) * L;
             for_pixels(s.q, [&]<int kQ>(int64_t q, int64_t) {
-              forward_tile<kK, kQ>(to + q * L, to_plane, in + q * s.sw * L, s.sw * L, weights, bias + k0, relu && !pool, t);
+              forward_tile<kK, kQ>(to + q * L, to_plane, in + q * s.sw * L, s.sw * L, weights, bias + k0, relu && !pool,
+                                   t);
             });
           };
           if (!pool) {
@@ -103,8 +110,10 @@ void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T*
           int64_t done = 0;
           const A* window[kDead];
           for (int64_t pp = 0; pp < pool->p; ++pp) {
-            const int64_t p0 = pp * pool->sh - pool->ph, begin = std::max<int64_t>(0, p0), end = std::min(s.p, p0 + pool->kh);
-            for (done = std::max(done, begin); done < end; ++done) row(z + done % pool->kh * s.q * L, pool->kh * s.q * L, done);
+            const int64_t p0 = pp * pool->sh - pool->ph, begin = std::max<int64_t>(0, p0),
+                          end = std::min(s.p, p0 + pool->kh);
+            for (done = std::max(done, begin); done < end; ++done)
+              row(z + done % pool->kh * s.q * L, pool->kh * s.q * L, done);
             for (int k = 0; k < kK; ++k) {
               for (int64_t p = begin; p < end; ++p) window[p - begin] = z + (k * pool->kh + p % pool->kh) * s.q * L;
               const int64_t to = stage + (k * plane + pp * columns) * L;

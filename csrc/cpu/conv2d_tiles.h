@@ -1,16 +1,20 @@
-// The three products of a convolution on images in lanes: forward, weight gradient, input gradient. Each keeps a tile of kK x kQ
-// vectors in registers; a weight is one scalar, broadcast. Per step of a 4 x 4 tile: 4 loads, 4 broadcasts, 16 multiply-adds, so
-// the multiply-add units are the bound. Stride and dilation are only distances between the vectors read.
+// The three products of a convolution on images in lanes: forward, weight gradient, input gradient. Each keeps a tile
+// of kK x kQ vectors in registers; a weight is one scalar, broadcast. Per step of a 4 x 4 tile: 4 loads, 4 broadcasts,
+// 16 multiply-adds, so the multiply-add units are the bound. Stride and dilation are only distances between the vectors
+// read.
 #ifndef TORCHEXT_CONV2D_TILES
 #define TORCHEXT_CONV2D_TILES
 #include "image_lanes.h"
 
-#define TILE [[gnu::noinline]]  // inlined, its addresses would share registers with the caller's and be spilled in the innermost loop
+#define TILE \
+  [[gnu::noinline]]  // inlined, its addresses would share registers with the caller's and be spilled in the innermost
+                     // loop
 
 namespace torchext::cpu::ISA {
 inline constexpr int kPixels = ISA_LEVEL == 512 ? 4 : 2;  // 6 x kPixels accumulators fit 32 or 16 registers
 
-// Channels are taken in blocks of one size: the one that divides n, else 4 with the last block overlapping the one before.
+// Channels are taken in blocks of one size: the one that divides n, else 4 with the last block overlapping the one
+// before.
 inline int64_t block_of(int64_t n) {
   for (int64_t size : {6, 4, 3})
     if (n % size == 0) return size;
@@ -18,7 +22,9 @@ inline int64_t block_of(int64_t n) {
 }
 inline int64_t block_count(int64_t n) { return (n + block_of(n) - 1) / block_of(n); }
 
-struct Block { int64_t first, skip; };  // its first channel, and how many of its channels the block before has done
+struct Block {
+  int64_t first, skip;
+};  // its first channel, and how many of its channels the block before has done
 inline Block block_at(int64_t i, int64_t size, int64_t n) {
   const int64_t first = std::min(i * size, n - size);
   return {first, i * size - first};
@@ -27,10 +33,14 @@ inline Block block_at(int64_t i, int64_t size, int64_t n) {
 template <typename F>
 inline void with_block(int64_t size, F&& f) {
   switch (size) {
-    case 6: return f.template operator()<6>();
-    case 4: return f.template operator()<4>();
-    case 3: return f.template operator()<3>();
-    default: return f.template operator()<1>();
+    case 6:
+      return f.template operator()<6>();
+    case 4:
+      return f.template operator()<4>();
+    case 3:
+      return f.template operator()<3>();
+    default:
+      return f.template operator()<1>();
   }
 }
 
@@ -47,16 +57,20 @@ inline void for_pixels(int64_t n, F&& f) {
   }
 }
 
-// Vectors from one plane to the next, odd: a power of two would put all channels of a pixel in one set of the first cache.
+// Vectors from one plane to the next, odd: a power of two would put all channels of a pixel in one set of the first
+// cache.
 inline int64_t x_plane(ConvShape s) { return (s.h + 2 * s.ph) * (s.w + 2 * s.pw) | 1; }
 inline int64_t dz_plane(ConvShape s) { return s.p * s.q | 1; }
 
 // The taps of one kernel over one group's channels, and where each finds its vector, counted from the window's corner.
-struct Taps { int64_t c, r, s, plane, row, column; };  // distances in scalars of the scratch
+struct Taps {
+  int64_t c, r, s, plane, row, column;
+};  // distances in scalars of the scratch
 
 // z[k][q] = bias[k] + sum over taps of w * x, relu if asked.
 template <int kK, int kQ, typename A>
-TILE void forward_tile(A* z, int64_t z_plane, const A* x, int64_t x_step, const A* w, const A* bias, bool relu, Taps t) {
+TILE void forward_tile(A* z, int64_t z_plane, const A* x, int64_t x_step, const A* w, const A* bias, bool relu,
+                       Taps t) {
   constexpr int L = kLanes<A>;
   Vec<A> acc[kK][kQ];
 #pragma GCC unroll 8
@@ -85,10 +99,11 @@ TILE void forward_tile(A* z, int64_t z_plane, const A* x, int64_t x_step, const 
       store<A>(z + k * z_plane + q * L, relu ? (acc[k][q] < 0 ? Vec<A>{} : acc[k][q]) : acc[k][q]);
 }
 
-// sums[k][t] += sum over rows and pixels of dz[k] * x at tap t, for the channels from skip_k and the taps from skip_t on.
+// sums[k][t] += sum over rows and pixels of dz[k] * x at tap t, for the channels from skip_k and the taps from skip_t
+// on.
 template <int kK, int kT, typename A>
-TILE void weight_tile(A* sums, int64_t sums_row, const A* dz, int64_t dz_plane, const A* x, const int32_t* taps, int64_t rows,
-                        int64_t columns, int64_t x_row, int64_t x_step, int64_t skip_k, int64_t skip_t) {
+TILE void weight_tile(A* sums, int64_t sums_row, const A* dz, int64_t dz_plane, const A* x, const int32_t* taps,
+                      int64_t rows, int64_t columns, int64_t x_row, int64_t x_step, int64_t skip_k, int64_t skip_t) {
   constexpr int L = kLanes<A>;
   Vec<A> acc[kK][kT] = {};
   const A* at[kT];
@@ -119,8 +134,8 @@ TILE void weight_tile(A* sums, int64_t sums_row, const A* dz, int64_t dz_plane, 
 
 // dx[c][q] += sum over rows dz[row] and channels k of w[row][k][c] * dz[row][k][q], for c >= skip_c and q >= skip_q.
 template <int kC, int kQ, typename A>
-TILE void input_tile(A* dx, int64_t dx_plane, int64_t dx_step, const A* const* dz, const A* const* w, int64_t rows, int64_t channels,
-                       int64_t dz_plane, int64_t q0, int64_t skip_c, int64_t skip_q) {
+TILE void input_tile(A* dx, int64_t dx_plane, int64_t dx_step, const A* const* dz, const A* const* w, int64_t rows,
+                     int64_t channels, int64_t dz_plane, int64_t q0, int64_t skip_c, int64_t skip_q) {
   constexpr int L = kLanes<A>;
   Vec<A> acc[kC][kQ] = {};
   for (int64_t r = 0; r < rows; ++r) {
