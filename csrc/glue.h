@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <initializer_list>
 #include <optional>
 #include <sstream>
@@ -79,4 +80,37 @@ inline Tensor empty(const Tensor& like, Sizes sizes, std::optional<ScalarType> d
 // The tensor itself if it is contiguous, else a contiguous copy.
 inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
 inline std::optional<Tensor> dense(const std::optional<Tensor>& t) { return t ? std::optional(dense(*t)) : std::nullopt; }
+
+// Whether t's elements fill a piece of memory without gaps or overlaps, in any order of dimensions.
+inline bool is_dense(const Tensor& t) {
+  if (t.is_contiguous()) return true;
+  const int64_t dims = t.dim();
+  require(dims <= 64, "expected at most 64 dimensions");
+  int64_t stride = 1;
+  for (uint64_t seen = 0; stride < t.numel();) {
+    int64_t d = 0;
+    while (d < dims && ((seen >> d & 1) || t.size(d) == 1 || t.stride(d) != stride)) ++d;
+    if (d == dims) return false;
+    seen |= uint64_t{1} << d;
+    stride *= t.size(d);
+  }
+  return true;
+}
+
+// An uninitialised tensor of a dense tensor's sizes and strides; those of a contiguous one in their usual form.
+inline Tensor empty_as(const Tensor& t) {
+  require(t.dim() <= 64, "expected at most 64 dimensions");
+  int32_t dtype, device_type;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &device_type));
+  const auto sizes = t.sizes(), strides = t.strides();
+  const int64_t dims = t.dim();
+  int64_t usual[64];
+  if (t.is_contiguous())
+    for (int64_t d = dims - 1, stride = 1; d >= 0; stride *= std::max<int64_t>(1, sizes[d]), --d) usual[d] = stride;
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, sizes.data(), t.is_contiguous() ? usual : strides.data(), dtype,
+                                                  device_type, t.get_device_index(), &handle));
+  return Tensor(handle);
+}
 }  // namespace torchext
