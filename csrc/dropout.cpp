@@ -5,6 +5,42 @@
 
 namespace torchext {
 namespace {
+// Whether t's elements fill a piece of memory without gaps or overlaps, in any order of dimensions.
+bool is_dense(const Tensor& t) {
+  if (t.is_contiguous()) return true;
+  const int64_t dims = t.dim();
+  require(dims <= 64, "dropout: expected at most 64 dimensions");
+  int64_t stride = 1;
+  for (uint64_t seen = 0; stride < t.numel();) {
+    int64_t d = 0;
+    while (d < dims && ((seen >> d & 1) || t.size(d) == 1 || t.stride(d) != stride)) ++d;
+    if (d == dims) return false;
+    seen |= uint64_t{1} << d;
+    stride *= t.size(d);
+  }
+  return true;
+}
+
+// An uninitialised tensor of a dense tensor's strides; a contiguous one's in their usual form, as stock's product has them.
+Tensor empty_as(const Tensor& t) {
+  int32_t dtype, device_type;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &device_type));
+  const int64_t dims = t.dim();
+  require(dims <= 64, "dropout: expected at most 64 dimensions");
+  const bool contiguous = t.is_contiguous();
+  int64_t usual[64];
+  if (contiguous)
+    for (int64_t d = dims - 1, stride = 1; d >= 0; --d) {
+      usual[d] = stride;
+      stride *= std::max<int64_t>(1, t.size(d));
+    }
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, t.sizes().data(), contiguous ? usual : t.strides().data(), dtype,
+                                                  device_type, t.get_device_index(), &handle));
+  return Tensor(handle);
+}
+
 struct Cpu {
   static void dropout(Tensor& y, const Tensor& x, const Tensor& seed, double p, double scale, double shift, double fill) {
     const DropoutShape s{x.numel(), static_cast<uint64_t>(*ptr<int64_t>(seed)), p, scale, shift, fill};

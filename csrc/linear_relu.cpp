@@ -20,73 +20,89 @@ void own_product(T* c, const T* a, const T* b, const T* bias, bool relu, MatmulS
                [&](int64_t row0, int64_t row1) { cpu::matmul<T>(c, a, packed, bias, relu, s, row0, row1); });
 }
 
+bool small(LinearShape s) { return s.m * s.n * s.k <= kOwnProduct; }
+
+// Rows are summed in kBlock pieces and the pieces in order: the result does not depend on the number of threads.
+template <typename T>
+void mask(T* dz, T* db, const T* dy, const T* y, int64_t m, int64_t n) {
+  using A = acc_t<T>;
+  constexpr int64_t kBlock = 512;
+  const int64_t blocks = (m + kBlock - 1) / kBlock;
+  cpu::Scratch<A> sums(db ? (blocks + 1) * n : 0);
+  std::fill_n(static_cast<A*>(sums), db ? (blocks + 1) * n : 0, A(0));
+  parallel_for(0, blocks, grain(kBlock * n), [&](int64_t block0, int64_t block1) {
+    for (int64_t i = block0; i < block1; ++i)
+      cpu::relu_backward<T>(dz, db ? sums + (i + 1) * n : nullptr, dy, y, n, i * kBlock, std::min(m, (i + 1) * kBlock));
+  });
+  if (!db) return;
+  for (int64_t i = 1; i <= blocks; ++i)
+    for (int64_t j = 0; j < n; ++j) sums[j] += sums[i * n + j];
+  std::copy_n(static_cast<A*>(sums), n, db);
+}
+
 struct Cpu {
-  // x w^T + b by whichever product suits the size; either operand may be a transposed view, dense underneath.
-  static Tensor product(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu) {
-    const MatmulShape s{x.size(0), w.size(0), x.size(1), x.stride(0), x.stride(1), w.stride(1), w.stride(0)};
-    const bool small = s.m * s.n * s.k <= kOwnProduct;
-    if (!small && x.scalar_type() == ScalarType::Float && onednn::has_linear()) return onednn::linear(x, w, b, relu);
+  static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, LinearShape s) {
+    if (!small(s)) return blas(x, w, b, relu);
     Tensor y = empty(x, {s.m, s.n});
-    if (small) {
-      dispatch_float(x, "linear", [&]<typename T>() {
-        own_product<T>(ptr<T>(y), ptr<T>(x), ptr<T>(w), ptr<T>(b), relu, s);
-      });
-    } else {
-      TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mm_out(y.get(), x.get(), torch::stable::transpose(w, 0, 1).get()));
-      if (b || relu) bias_relu(y, b, relu);
-    }
+    dispatch_float(x, "linear", [&]<typename T>() {
+      own_product<T>(ptr<T>(y), ptr<T>(x), ptr<T>(w), ptr<T>(b), relu, {s.m, s.n, s.k, s.k, 1, 1, s.k});
+    });
     return y;
   }
 
-  static void bias_relu(Tensor& y, const std::optional<Tensor>& b, bool relu) {
-    const int64_t m = y.size(0), n = y.size(1);
+  // y masks dy, if there is one; dx, dw and db are null where not wanted.
+  static void backward(Tensor* dx, Tensor* dw, Tensor* db, const Tensor& dy, const Tensor& x, const Tensor& w,
+                       const Tensor* y, LinearShape s) {
+    Tensor dz = y && !small(s) ? empty(dy, {s.m, s.n}) : dy;
+    dispatch_float(dy, "linear_backward", [&]<typename T>() {
+      cpu::Scratch<T> scratch(y && small(s) ? s.m * s.n : 0);
+      T* masked = !y ? nullptr : small(s) ? static_cast<T*>(scratch) : ptr<T>(dz);
+      if (y || db) mask<T>(masked, db ? ptr<T>(*db) : nullptr, ptr<T>(dy), y ? ptr<T>(*y) : nullptr, s.m, s.n);
+      if (!small(s)) return;
+      const T* g = y ? masked : ptr<T>(dy);
+      if (dx) own_product<T>(ptr<T>(*dx), g, ptr<T>(w), nullptr, false, {s.m, s.k, s.n, s.n, 1, s.k, 1});
+      if (dw) own_product<T>(ptr<T>(*dw), g, ptr<T>(x), nullptr, false, {s.n, s.k, s.m, 1, s.n, s.k, 1});
+    });
+    if (small(s)) return;
+    auto t = [](const Tensor& a) { return torch::stable::transpose(a, 0, 1); };
+    if (dx) *dx = blas(dz, t(w), std::nullopt, false);
+    if (dw) *dw = blas(t(dz), t(x), std::nullopt, false);
+  }
+
+  // x w^T + b, then max(., 0) if relu, by oneDNN or, where that is not to be had, by torch's BLAS.
+  static Tensor blas(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu) {
+    if (x.scalar_type() == ScalarType::Float && onednn::has_linear()) return onednn::linear(x, w, b, relu);
+    const int64_t m = x.size(0), n = w.size(0);
+    Tensor y = empty(x, {m, n});
+    TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mm_out(y.get(), x.get(), torch::stable::transpose(w, 0, 1).get()));
+    if (!b && !relu) return y;
     dispatch_float(y, "linear", [&]<typename T>() {
       parallel_for(0, m, grain(n),
                    [&](int64_t row0, int64_t row1) { cpu::bias_relu(ptr<T>(y), ptr<T>(b), relu, n, row0, row1); });
     });
-  }
-
-  // dz = dy masked by y > 0, or dy itself without y; db its column sums. Rows are summed in kBlock pieces and the pieces in order,
-  // so that the result does not depend on the number of threads.
-  static Tensor mask(const Tensor& dy, const std::optional<Tensor>& y, std::optional<Tensor> db) {
-    constexpr int64_t kBlock = 512;
-    const int64_t m = dy.size(0), n = dy.size(1), blocks = (m + kBlock - 1) / kBlock;
-    Tensor dz = y ? empty(dy, {m, n}) : dy;
-    if (!y && !db) return dz;
-    dispatch_float(dy, "linear_backward", [&]<typename T>() {
-      using A = acc_t<T>;
-      cpu::Scratch<A> sums(db ? blocks * n : 0);
-      std::fill_n(static_cast<A*>(sums), db ? blocks * n : 0, A(0));
-      parallel_for(0, blocks, grain(kBlock * n), [&](int64_t block0, int64_t block1) {
-        for (int64_t i = block0; i < block1; ++i)
-          cpu::relu_backward<T>(y ? ptr<T>(dz) : nullptr, db ? sums + i * n : nullptr, ptr<T>(dy), ptr<T>(y), n, i * kBlock,
-                                std::min(m, (i + 1) * kBlock));
-      });
-      if (!db) return;
-      for (int64_t i = 1; i < blocks; ++i)
-        for (int64_t j = 0; j < n; ++j) sums[j] += sums[i * n + j];
-      for (int64_t j = 0; j < n; ++j) ptr<T>(*db)[j] = static_cast<T>(blocks ? sums[j] : A(0));
-    });
-    return dz;
+    return y;
   }
 };
 
 template <class Backend, bool kRelu>
 Tensor linear(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b) {
   require(x.dim() == 2 && w.dim() == 2 && x.size(1) == w.size(1), "linear: expected x [m, k] and w [n, k] with one k");
-  return Backend::product(dense(x), dense(w), dense(b), kRelu);
+  return Backend::forward(dense(x), dense(w), dense(b), kRelu, {x.size(0), x.size(1), w.size(0)});
 }
 
 // y is linear_relu's result, and masks dy; without it this is linear's backward. What is not wanted comes back empty.
 template <class Backend>
-std::tuple<Tensor, Tensor, Tensor> linear_backward(const Tensor& dy_, const Tensor& x_, const Tensor& w_,
-                                                   const std::optional<Tensor>& y_, bool want_dx, bool want_dw, bool want_db) {
-  const Tensor dy = dense(dy_), x = dense(x_), w = dense(w_);
-  Tensor db = empty(x, {want_db ? w.size(0) : 0});
-  const Tensor dz = Backend::mask(dy, dense(y_), want_db ? std::optional(db) : std::nullopt);
-  auto t = [](const Tensor& a) { return torch::stable::transpose(a, 0, 1); };
-  return {want_dx ? Backend::product(dz, t(w), std::nullopt, false) : empty(x, {0}),
-          want_dw ? Backend::product(t(dz), t(x), std::nullopt, false) : empty(x, {0}), db};
+std::tuple<Tensor, Tensor, Tensor> linear_backward(const Tensor& dy, const Tensor& x, const Tensor& w,
+                                                   const std::optional<Tensor>& y, bool want_dx, bool want_dw,
+                                                   bool want_db) {
+  const LinearShape s{x.size(0), x.size(1), w.size(0)};
+  auto result = [&](bool own, Sizes sizes) { return own ? empty(x, sizes) : empty(x, {0}); };
+  Tensor dx = result(want_dx && small(s), {s.m, s.k}), dw = result(want_dw && small(s), {s.n, s.k});
+  Tensor db = result(want_db, {s.n});
+  const std::optional<Tensor> mask = dense(y);
+  Backend::backward(want_dx ? &dx : nullptr, want_dw ? &dw : nullptr, want_db ? &db : nullptr, dense(dy), dense(x),
+                    dense(w), mask ? &*mask : nullptr, s);
+  return {dx, dw, db};
 }
 }  // namespace
 }  // namespace torchext

@@ -125,6 +125,15 @@ def test_vmap_and_per_sample_gradients(pair):
     torch.testing.assert_close(per_sample(ours), per_sample(stock))
 
 
+def test_a_tensor_that_outlived_its_transform_is_a_plain_tensor(pair):
+    leaked = []
+    torch.func.grad(lambda x: (leaked.append(x * 2), x.sum())[1])(torch.randn(3, 4))
+    w = torch.randn(2, 4, requires_grad=True)
+    y, want = pair[0](leaked[0], w), pair[1](leaked[0], w)
+    torch.testing.assert_close(y, want)
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), w), torch.autograd.grad(want.sum(), w))
+
+
 def test_forward_mode(pair):
     ours, stock = pair
     primals, tangents = ([torch.randn(*s) for s in ((5, 4), (3, 4), (3,))] for _ in range(2))

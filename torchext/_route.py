@@ -14,6 +14,9 @@ BACKENDS = ("auto", "native", "stock")
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+_STRIDED = torch.strided
+_functorch_active = torch._C._are_functorch_transforms_active
+_forward_ad = torch.autograd.forward_ad
 _backend = "auto"
 _missing: str | None = None  # why torchext._C could not be loaded
 _record: list[Choice] | None = None
@@ -74,31 +77,37 @@ def record_routes() -> Iterator[list[Choice]]:
         _record = before
 
 
-def why_stock(*tensors: Tensor | None) -> str | None:
-    """Why our kernels cannot take these tensors; None if they can. The hot path of every call: about 0.5 us."""
-    if torch._C._are_functorch_transforms_active():
-        return "under a functorch transform (vmap, grad, jvp)"
-    if torch.autograd.forward_ad._current_level >= 0:
-        return "under forward-mode AD"
-    if _backend == "stock":
-        return 'backend("stock") asked for it'
-    dtype = None
-    for t in tensors:
-        if t is None:
-            continue
-        if type(t) not in _PLAIN:
-            return f"{type(t).__name__} is not a plain tensor"
-        if not t.is_cpu:
-            return f"no kernel for device {t.device.type!r}"
-        if dtype is None:
-            dtype = t.dtype
-            if dtype not in FLOATS:
-                return f"no kernel for {dtype}"
-        elif t.dtype is not dtype:
-            return f"mixed dtypes, {dtype} and {t.dtype}"
-        if t.layout is not torch.strided:
-            return f"no kernel for layout {t.layout}"
+def why_stock(first: Tensor, *others: Tensor | None) -> str | None:
+    """Why our kernels cannot take these tensors; None if they can. On every call's path: 0.6 us."""
+    if _functorch_active() or _forward_ad._current_level >= 0 or _backend == "stock":
+        return _why_now()
+    if type(first) not in _PLAIN or not first.is_cpu or first.layout is not _STRIDED or first.dtype not in FLOATS:
+        return _why_tensor(first)
+    dtype = first.dtype
+    for t in others:
+        if t is not None and (
+            type(t) not in _PLAIN or t.dtype is not dtype or not t.is_cpu or t.layout is not _STRIDED
+        ):
+            return _why_tensor(t) or f"mixed dtypes, {dtype} and {t.dtype}"
     return _missing
+
+
+def _why_now() -> str:
+    if _functorch_active():
+        return "under a functorch transform (vmap, grad, jvp)"
+    if _forward_ad._current_level >= 0:
+        return "under forward-mode AD"
+    return 'backend("stock") asked for it'
+
+
+def _why_tensor(t: Tensor) -> str | None:
+    if type(t) not in _PLAIN:
+        return f"{type(t).__name__} is not a plain tensor"
+    if not t.is_cpu:
+        return f"no kernel for device {t.device.type!r}"
+    if t.layout is not _STRIDED:
+        return f"no kernel for layout {t.layout}"
+    return None if t.dtype in FLOATS else f"no kernel for {t.dtype}"
 
 
 def note(op: str, why: str | None = None) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import _route
-from ._op import define, recompute_backward, twice_differentiable, wants_grad
+from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 
 
 def _fake(x, w, b):
@@ -56,7 +56,7 @@ def _backward(ctx, dy, x, w, y):
     return dx if need_dx else None, dw if need_dw else None, db if need_db else None
 
 
-class LinearFunction(torch.autograd.Function):
+class LinearFunction(Function):
     @staticmethod
     def forward(ctx, x, w, b):
         ctx.save_for_backward(x, w, b)
@@ -70,7 +70,7 @@ class LinearFunction(torch.autograd.Function):
         return _backward(ctx, dy, x, w, None)
 
 
-class LinearReLUFunction(torch.autograd.Function):
+class LinearReLUFunction(Function):
     @staticmethod
     def forward(ctx, x, w, b):
         y = _forward(_linear_relu, x, w, b)
@@ -94,8 +94,7 @@ def _why_stock(x, w, b) -> str | None:
         return why
     if torch.is_autocast_enabled("cpu"):
         return "under autocast"
-    shape, size = x.shape, w.shape
-    if len(size) != 2 or not shape or shape[-1] != size[1] or (b is not None and b.shape != size[:1]):
+    if w.dim() != 2 or x.dim() == 0 or x.shape[-1] != w.shape[1] or (b is not None and b.shape != w.shape[:1]):
         return "shapes only stock takes"
     return None
 
@@ -124,7 +123,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return _route.stock("linear", why, _WANTS, F.linear, input=input, weight=weight, bias=bias)
     _route.note("linear")
     if wants_grad(input, weight, bias):
-        return LinearFunction.apply(input, weight, bias)
+        return LinearFunction.call(input, weight, bias)
     return _forward(_linear, input, weight, bias)
 
 
@@ -144,7 +143,7 @@ def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
         return _route.stock("linear_relu", why, _WANTS, _stock_linear_relu, input=input, weight=weight, bias=bias)
     _route.note("linear_relu")
     if wants_grad(input, weight, bias):
-        return LinearReLUFunction.apply(input, weight, bias)
+        return LinearReLUFunction.call(input, weight, bias)
     return _forward(_linear_relu, input, weight, bias)
 
 

@@ -1,5 +1,6 @@
-// Vectors of VECTOR_BYTES in the compiler's own vector types: arithmetic, comparisons and `mask ? a : b` are operators, so one
-// source serves every instruction set. Elements in memory are T; in registers they are acc_t<T>, converted on load and store.
+// Vectors of VECTOR_BYTES in the compiler's own vector types: arithmetic, comparisons and `mask ? a : b` are operators,
+// so one source serves every instruction set. Elements in memory are T; in registers they are acc_t<T>, converted on
+// load and store.
 #ifndef TORCHEXT_VEC
 #define TORCHEXT_VEC
 
@@ -127,10 +128,14 @@ template <typename V, int... I>
 inline V rotate_(V v, int by, std::integer_sequence<int, I...>) {
   constexpr int n = sizeof...(I);
   switch (by) {
-    case n / 2: return __builtin_shufflevector(v, v, ((I + n / 2) % n)...);
-    case n / 4: return __builtin_shufflevector(v, v, ((I + n / 4) % n)...);
-    case n / 8: return __builtin_shufflevector(v, v, ((I + n / 8) % n)...);
-    default: return __builtin_shufflevector(v, v, ((I + 1) % n)...);
+    case n / 2:
+      return __builtin_shufflevector(v, v, ((I + n / 2) % n)...);
+    case n / 4:
+      return __builtin_shufflevector(v, v, ((I + n / 4) % n)...);
+    case n / 8:
+      return __builtin_shufflevector(v, v, ((I + n / 8) % n)...);
+    default:
+      return __builtin_shufflevector(v, v, ((I + 1) % n)...);
   }
 }
 
