@@ -3,9 +3,14 @@
 import torch.nn.functional as _stock
 from torch.nn.functional import *
 
+from ..dropout import alpha_dropout, dropout
+from ..dropout_channels import dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from ..linear_relu import linear, linear_relu
 
-OURS = ("linear", "linear_relu")
+OURS = (
+    *("alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"),
+    *("linear", "linear_relu"),
+)
 
 
 def __getattr__(name):

@@ -1,0 +1,107 @@
+"""dropout1d, 2d, 3d and feature_alpha_dropout: our dropout's mask over channels, spread over each channel by torch's product."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import _route
+from .dropout import WANTS, _dropout, _dropout_, alpha_coefficients, draw_seed, why_stock
+
+
+def _channels(x, leading):
+    """Ones that spread over x, one for each index of its `leading` dimensions: batch and channel, or channel alone."""
+    return x.new_ones(x.shape[:leading] + (1,) * (x.dim() - leading))
+
+
+def _scaled(x, p, leading):
+    noise = _channels(x, leading)
+    _dropout_(noise, draw_seed(x), p, 1 / (1 - p), 0.0, 0.0)
+    return noise
+
+
+def _serve(name, stock, ranks, input, p, training, inplace):
+    """`ranks` maps the ranks of input that are ours to the number of dimensions that have each a draw of their own."""
+    why = why_stock(input, p, training)
+    if why is None and input.dim() not in ranks:
+        why = "a rank on which stock warns or raises"
+    if why is not None:
+        return _route.stock(name, why, WANTS, stock, input=input, p=p, training=training, inplace=inplace)
+    _route.note(name)
+    noise = _scaled(input, p, ranks[input.dim()])
+    return input.mul_(noise) if inplace else input * noise
+
+
+def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    r"""Zeroes whole channels of ``[n, c, l]`` or ``[c, l]``. Counterpart of :func:`torch.nn.functional.dropout1d`.
+
+    One draw for each of n * c channels, by :func:`dropout`'s rule; saves as many values for backward.
+
+    Example:
+        >>> from torchext.nn import functional as F
+        >>> (F.dropout1d(torch.ones(2, 3, 4)).std(-1) == 0).all().item()
+        True
+    """
+    return _serve("dropout1d", F.dropout1d, {2: 1, 3: 2}, input, p, training, inplace)
+
+
+def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    r"""Zeroes whole channels of ``[n, c, h, w]``. Counterpart of :func:`torch.nn.functional.dropout2d`, which also serves
+    other ranks, with its warnings. See :func:`dropout1d`.
+    """
+    return _serve("dropout2d", F.dropout2d, {4: 2}, input, p, training, inplace)
+
+
+def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    r"""Zeroes whole channels of ``[n, c, d, h, w]`` or ``[c, d, h, w]``. Counterpart of
+    :func:`torch.nn.functional.dropout3d`, which also serves other ranks, with its warnings. See :func:`dropout1d`.
+    """
+    return _serve("dropout3d", F.dropout3d, {4: 1, 5: 2}, input, p, training, inplace)
+
+
+def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+    r"""Alpha dropout of whole channels of ``[n, c, ...]``. Counterpart of
+    :func:`torch.nn.functional.feature_alpha_dropout`. ``training`` is False unless given, as in stock.
+    """
+    why = why_stock(input, p, training)
+    if why is None and input.dim() < 2:
+        why = "a rank on which stock raises"
+    if why is not None:
+        arguments = {"input": input, "p": p, "training": training, "inplace": inplace}
+        return _route.stock("feature_alpha_dropout", why, WANTS, F.feature_alpha_dropout, **arguments)
+    _route.note("feature_alpha_dropout")
+    scale, shift, fill = alpha_coefficients(p)
+    ones, seed = _channels(input, 2), draw_seed(input)
+    noise = _dropout(ones, seed, p, scale, 0.0, 0.0)
+    offset = _dropout(ones, seed, p, 0.0, shift, fill)
+    return (input.mul_(noise) if inplace else input * noise).add_(offset)
+
+
+class Dropout1d(nn.Dropout1d):
+    """:class:`torch.nn.Dropout1d` on our kernel: same arguments and repr; see :func:`dropout1d`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return dropout1d(input, self.p, self.training, self.inplace)
+
+
+class Dropout2d(nn.Dropout2d):
+    """:class:`torch.nn.Dropout2d` on our kernel: same arguments and repr; see :func:`dropout2d`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return dropout2d(input, self.p, self.training, self.inplace)
+
+
+class Dropout3d(nn.Dropout3d):
+    """:class:`torch.nn.Dropout3d` on our kernel: same arguments and repr; see :func:`dropout3d`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return dropout3d(input, self.p, self.training, self.inplace)
+
+
+class FeatureAlphaDropout(nn.FeatureAlphaDropout):
+    """:class:`torch.nn.FeatureAlphaDropout` on our kernel; see :func:`feature_alpha_dropout`. ``inplace`` has no effect,
+    as in stock.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return feature_alpha_dropout(input, self.p, self.training)
