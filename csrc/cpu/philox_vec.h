@@ -35,33 +35,41 @@ inline void interleave_(Draws out[2], Wide a, Wide b, std::integer_sequence<int,
   out[1] = bits<Draws>(__builtin_shufflevector(a, b, (I / 2 * 2 + 1 + I % 2 * kBlocks)...));
 }
 
-// Stream 0's draws of blocks [block, block + kBlocks), in order; block is a multiple of kBlocks, so all share their high word.
+// Stream 0's draws of blocks [block, block + kGroups * kBlocks), in order; block is a multiple of their number, so all share their
+// high word. The groups' rounds alternate: one round waits for the one before it, and a processor looks only so far ahead.
 // Two rounds start from words that are the same in all lanes or zero: their half is computed once, not in vectors.
-inline void draws(Draws out[2], uint64_t block, uint64_t seed) {
+template <int kGroups>
+inline void draws(Draws out[2 * kGroups], uint64_t block, uint64_t seed) {
   constexpr auto lanes = std::make_integer_sequence<int, kBlocks>();
   uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
-
-  const Wide first = multiply_low(lane_blocks_(lanes) + block, kPhiloxM0);
   const uint32_t same = static_cast<uint32_t>(block >> 32) ^ key0;
-  Wide c2 = (first >> 32) ^ uint64_t{key1};
+  const uint64_t p0 = uint64_t{kPhiloxM0} * same;
+  const uint32_t key1_first = key1;
   key0 += kPhiloxW0, key1 += kPhiloxW1;
 
-  const uint64_t p0 = uint64_t{kPhiloxM0} * same;
-  Wide p1 = multiply_low(c2, kPhiloxM1);
-  Wide c0 = (p1 >> 32) ^ uint64_t{key0}, c1 = p1;
-  c2 = first ^ ((p0 >> 32) ^ key1);
-  Wide c3 = splat<Wide>(p0);
-
+  Wide c0[kGroups], c1[kGroups], c2[kGroups], c3[kGroups];
+#pragma GCC unroll 8
+  for (int g = 0; g < kGroups; ++g) {
+    const Wide first = multiply_low(lane_blocks_(lanes) + (block + g * kBlocks), kPhiloxM0);
+    c1[g] = multiply_low((first >> 32) ^ uint64_t{key1_first}, kPhiloxM1);
+    c0[g] = (c1[g] >> 32) ^ uint64_t{key0};
+    c2[g] = first ^ ((p0 >> 32) ^ key1);
+    c3[g] = splat<Wide>(p0);
+  }
 #pragma GCC unroll 8
   for (int round = 2; round < kPhiloxRounds; ++round) {
     key0 += kPhiloxW0, key1 += kPhiloxW1;
-    const Wide even = multiply_low(c0, kPhiloxM0), odd = multiply_low(c2, kPhiloxM1);
-    c0 = (odd >> 32) ^ c1 ^ uint64_t{key0};
-    c1 = odd;
-    c2 = (even >> 32) ^ c3 ^ uint64_t{key1};
-    c3 = even;
+#pragma GCC unroll 8
+    for (int g = 0; g < kGroups; ++g) {
+      const Wide even = multiply_low(c0[g], kPhiloxM0), odd = multiply_low(c2[g], kPhiloxM1);
+      c0[g] = (odd >> 32) ^ c1[g] ^ uint64_t{key0};
+      c1[g] = odd;
+      c2[g] = (even >> 32) ^ c3[g] ^ uint64_t{key1};
+      c3[g] = even;
+    }
   }
-  interleave_(out, join(c0, c1), join(c2, c3), lanes);
+#pragma GCC unroll 8
+  for (int g = 0; g < kGroups; ++g) interleave_(out + 2 * g, join(c0[g], c1[g]), join(c2[g], c3[g]), lanes);
 }
 }  // namespace torchext::cpu::ISA
 #endif
