@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
+import platform
 import random
 import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+
+import torchext
 
 ROUNDS = 41
 ROUND_SECONDS = 0.004  # long against the clock's resolution, short against the machine's moods
@@ -89,18 +93,50 @@ def step(function: Callable, *inputs: torch.Tensor) -> Callable[[], None]:
     return run
 
 
+def environment() -> dict[str, str]:
+    """What a figure means nothing without."""
+    return {
+        "processor": f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "torchext": f"{torchext.__version__}, {torchext._C.cpu_isa()}",
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d"),
+        "work": "float32, contiguous unless said, forward + backward, stock eager as baseline",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+HEADER = (
+    "| op | shape | stock, us | torchext, us | faster by | 95 % interval | target |\n|---|---|---:|---:|---:|---:|---:|"
+)
+
+
+def line(result: Result) -> str:
+    """A row of the Markdown table; a missed target and a loss to stock say so."""
+    target = result.row.target
+    verdict = "" if target is None else f"{target:g}x" + ("" if result.ratio >= target else ", missed")
+    slower = " (slower)" if result.high < 1 else ""
+    return (
+        f"| {result.row.op} | {result.row.shape} | {result.stock_us:.1f} | {result.ours_us:.1f} "
+        f"| {result.ratio:.2f}x{slower} | {result.low:.2f}-{result.high:.2f} | {verdict} |"
+    )
+
+
 def table(rows: Iterable[Row]) -> list[Result]:
     """Measures every row and prints it as it comes, as one Markdown table."""
-    print(f"{torch.get_num_threads()} thread(s), torch {torch.__version__}, float32, forward + backward unless said")
-    print("| op | shape | stock us | torchext us | ratio | 95 % interval | target |\n|---|---|---|---|---|---|---|")
+    for name, value in environment().items():
+        print(f"{name:10s}{value}")
+    print(HEADER)
     results = []
     for row in rows:
-        result = measure(row)
-        target = "" if row.target is None else f"{row.target:g}x" + ("" if result.ratio >= row.target else " missed")
-        print(
-            f"| {row.op} | {row.shape} | {result.stock_us:.1f} | {result.ours_us:.1f} | {result.ratio:.2f}x "
-            f"| {result.low:.2f}-{result.high:.2f} | {target} |",
-            flush=True,
-        )
-        results.append(result)
+        results.append(measure(row))
+        print(line(results[-1]), flush=True)
     return results

@@ -84,12 +84,12 @@ def test_a_pool_that_returns_indices_is_not_absorbed():
         stock.Sequential(stock.Conv2d(1, 2, 3), stock.ReLU(), stock.MaxPool2d(2, return_indices=True))
     )
     assert type(model[0]) is nn.ConvReLU2d and type(model[2]) is nn.MaxPool2d
-    y, indices = model(torch.randn(2, 1, 8, 8))
+    _, indices = model(torch.randn(2, 1, 8, 8))
     assert indices.dtype == torch.int64
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(TypeError, match="model is a str, expected a torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"model is a str, expected a torch\.nn\.Module"):
         torchext.accelerate("model")
 
 
@@ -108,7 +108,7 @@ def test_explain_names_each_layer_and_restores_the_model():
     assert "layer" in str(explanation) and "linear" in str(explanation)
     with torchext.backend("stock"):
         assert "stock" in str(torchext.explain(model, torch.randn(5, 4)))
-    with pytest.raises(TypeError, match="expected a torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"expected a torch\.nn\.Module"):
         torchext.explain(None)
     assert "torchext.nn" in str(torchext.explain(stock.ReLU(), torch.randn(2)))
 

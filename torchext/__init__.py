@@ -4,7 +4,7 @@
 >>> import torchext.nn.functional as F
 """
 
-import torch  # torchext._C links against its libraries
+import torch  # noqa: F401  (torchext._C links against its libraries)
 
 from . import _route
 
