@@ -21,7 +21,8 @@ bool is_dense(const Tensor& t) {
   return true;
 }
 
-// An uninitialised tensor of a dense tensor's strides; a contiguous one's in their usual form, as stock's product has them.
+// An uninitialised tensor of a dense tensor's strides; a contiguous one's in their usual form, as stock's product has
+// them.
 Tensor empty_as(const Tensor& t) {
   int32_t dtype, device_type;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &dtype));
@@ -36,13 +37,14 @@ Tensor empty_as(const Tensor& t) {
       stride *= std::max<int64_t>(1, t.size(d));
     }
   AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, t.sizes().data(), contiguous ? usual : t.strides().data(), dtype,
-                                                  device_type, t.get_device_index(), &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, t.sizes().data(), contiguous ? usual : t.strides().data(),
+                                                  dtype, device_type, t.get_device_index(), &handle));
   return Tensor(handle);
 }
 
 struct Cpu {
-  static void dropout(Tensor& y, const Tensor& x, const Tensor& seed, double p, double scale, double shift, double fill) {
+  static void dropout(Tensor& y, const Tensor& x, const Tensor& seed, double p, double scale, double shift,
+                      double fill) {
     const DropoutShape s{x.numel(), static_cast<uint64_t>(*ptr<int64_t>(seed)), p, scale, shift, fill};
     constexpr int64_t unit = cpu::kDropoutUnit;
     dispatch_float(x, "dropout", [&]<typename T>() {

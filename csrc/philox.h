@@ -1,14 +1,15 @@
-// Which elements dropout keeps, as a specification: every backend computes these words, so all keep the same elements, whatever the
-// number of threads, the vector width or the launch geometry.
+// Which elements dropout keeps, as a specification: every backend computes these words, so all keep the same elements,
+// whatever the number of threads, the vector width or the launch geometry.
 //
-// Element i (its position in the output's memory) belongs to block i / 8 and is that block's draw i % 8. A block's draws are the
-// eight 16-bit halves of the four Philox words of counter (block low, block high, stream, 0) under key (seed low, seed high), in
-// little-endian order: word 0 low, word 0 high, word 1 low, ... With T = floor((1 - p) 2^32 + 1/2), element i is kept where
+// Element i (its position in the output's memory) belongs to block i / 8 and is that block's draw i % 8. A block's
+// draws are the eight 16-bit halves of the four Philox words of counter (block low, block high, stream, 0) under key
+// (seed low, seed high), in little-endian order: word 0 low, word 0 high, word 1 low, ... With T = floor((1 - p) 2^32 +
+// 1/2), element i is kept where
 //     draw < T >> 16,   or   draw == T >> 16 and the same element's draw in stream 1 < (T & 0xffff),
 // so the probability is exact to 2^-33 though stream 1 is asked but once in 65,536 elements.
 //
-// Philox4x32 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a bijection of 128-bit counters.
-// Seven rounds are the fewest that pass BigCrush; the authors' default of ten is margin.
+// Philox4x32 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a bijection of
+// 128-bit counters. Seven rounds are the fewest that pass BigCrush; the authors' default of ten is margin.
 #pragma once
 #include <cstdint>
 
@@ -24,7 +25,9 @@ inline constexpr uint32_t kPhiloxM0 = 0xD2511F53, kPhiloxM1 = 0xCD9E8D57;  // mu
 inline constexpr uint32_t kPhiloxW0 = 0x9E3779B9, kPhiloxW1 = 0xBB67AE85;  // what a round adds to the key
 inline constexpr int kDrawsPerBlock = 8;
 
-struct PhiloxWords { uint32_t word[4]; };
+struct PhiloxWords {
+  uint32_t word[4];
+};
 
 template <int kRounds = kPhiloxRounds>
 TORCHEXT_HD constexpr PhiloxWords philox(PhiloxWords counter, uint32_t key0, uint32_t key1) {
@@ -48,7 +51,9 @@ TORCHEXT_HD constexpr uint32_t philox_draw(uint64_t seed, uint64_t index, uint32
 }
 
 // T in halves. T = 2^32 (keep all) is (0xffff, 0x10000), so that `high` fits the 16 bits of a vector's lane.
-struct KeepThreshold { uint32_t high, low; };
+struct KeepThreshold {
+  uint32_t high, low;
+};
 
 TORCHEXT_HD constexpr KeepThreshold keep_threshold(double p) {
   const uint64_t t = static_cast<uint64_t>((1 - p) * 4294967296.0 + 0.5);

@@ -19,11 +19,13 @@ def philox(counter, key, rounds=7):
     return c0, c1, c2, c3
 
 
-def draws(seed, count, stream=0, first_block=0):
-    """The 16-bit draws of `count` elements from block `first_block` on."""
-    block = np.arange(first_block, first_block + -(-count // 8), dtype=np.uint64)
+def draws(seed, count, stream=0):
+    """The 16-bit draws of elements 0 to `count`."""
+    block = np.arange(-(-count // 8), dtype=np.uint64)
     zero = np.zeros_like(block)
-    words = philox((block & MASK32, block >> np.uint64(32), zero + np.uint64(stream), zero), (seed & 0xFFFFFFFF, seed >> 32))
+    words = philox(
+        (block & MASK32, block >> np.uint64(32), zero + np.uint64(stream), zero), (seed & 0xFFFFFFFF, seed >> 32)
+    )
     return np.stack(words, 1).astype("<u4").view("<u2").reshape(-1)[:count]
 
 

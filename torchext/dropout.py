@@ -21,18 +21,18 @@ def _fake_(x, seed, p, scale, shift, fill):
 
 
 _OPTIONS = "Tensor seed, float p, float scale, float shift, float fill"
-# kept: x * scale + shift; dropped: x * 0 + fill. What is kept depends on seed, p and the place in the result's memory alone.
+# kept: x * scale + shift; dropped: x * 0 + fill. What is kept depends on seed, p and the place in the result's memory.
 _dropout = define("dropout", f"(Tensor x, {_OPTIONS}) -> Tensor", _fake)
 _dropout_ = define("dropout_", f"(Tensor(a!) x, {_OPTIONS}) -> ()", _fake_)
 
 
 def draw_seed(x: Tensor) -> Tensor:
-    """A seed from torch's generator, on x's device: it obeys manual_seed, fork_rng and checkpointing, and is never read here."""
+    """A seed from torch's generator, on x's device: it obeys manual_seed, fork_rng and checkpointing."""
     return torch.randint(2**63 - 1, (), dtype=torch.int64, device=x.device)
 
 
 class DropoutFunction(Function):
-    """Saves the seed alone: backward draws the mask again, in the order of y's memory, so dy is brought into it first."""
+    """Saves the seed alone: backward draws the mask again, in the order of y's memory, so dy is brought into it."""
 
     @staticmethod
     def forward(ctx, x, seed, p, scale, shift, fill):
@@ -90,19 +90,25 @@ def _out_of_place(x, p, scale, shift, fill):
 
 
 WANTS = "input of a floating dtype and p between 0 and 1"
+NOT_TRAINING = "not training: the input itself"
+SMALL = 512  # elements: stock draws 10 ns each, but has no autograd.Function (5 us) to call
 
 
-def why_stock(x: Tensor, p: float, training: bool) -> str | None:
-    """Why the call is stock's; None if it is ours."""
-    if not training:
-        return "not training: the input itself"
+def why_stock(x: Tensor, p: float) -> str | None:
+    """Why a call in training is stock's; None if our kernel can serve it."""
     why = _route.why_stock(x)
     if why is not None:
         return why
     if not isinstance(p, float) or not 0.0 < p < 1.0:
-        return "no mask to draw: p is not between 0 and 1"
-    if x.numel() == 0 or x.is_nested:
+        return "no mask to draw: p is not strictly between 0 and 1"
+    if x.is_nested or x.numel() == 0:
         return "no elements, or nested ones"
+    return None
+
+
+def _why_slower(x) -> str | None:
+    if x.requires_grad and _route.auto() and x.numel() < SMALL and wants_grad(x) and not torch.compiler.is_compiling():
+        return "stock is the faster one below 512 elements"
     return None
 
 
@@ -138,7 +144,10 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         >>> set(F.dropout(torch.ones(1000), p=0.5).tolist()) == {0.0, 2.0}
         True
     """
-    why = why_stock(input, p, training)
+    if not training:
+        _route.note("dropout", NOT_TRAINING)
+        return F.dropout(input, p, training, inplace)
+    why = why_stock(input, p) or _why_slower(input)
     if why is not None:
         return _route.stock("dropout", why, WANTS, F.dropout, input=input, p=p, training=training, inplace=inplace)
     _route.note("dropout")
@@ -157,7 +166,10 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
         >>> abs(y.mean().item()) < 0.02 and abs(y.std().item() - 1) < 0.02
         True
     """
-    why = why_stock(input, p, training)
+    if not training:
+        _route.note("alpha_dropout", NOT_TRAINING)
+        return F.alpha_dropout(input, p, training, inplace)
+    why = why_stock(input, p) or _why_slower(input)
     if why is not None:
         arguments = {"input": input, "p": p, "training": training, "inplace": inplace}
         return _route.stock("alpha_dropout", why, WANTS, F.alpha_dropout, **arguments)
@@ -179,7 +191,7 @@ class Dropout(nn.Dropout):
 
 
 class AlphaDropout(nn.AlphaDropout):
-    """:class:`torch.nn.AlphaDropout` on our kernel; see :func:`alpha_dropout`. ``inplace`` has no effect, as in stock."""
+    """:class:`torch.nn.AlphaDropout` on our kernel; see :func:`alpha_dropout`. ``inplace`` does nothing, as in stock."""
 
     def forward(self, input: Tensor) -> Tensor:
         return alpha_dropout(input, self.p, self.training)

@@ -1,12 +1,15 @@
-"""dropout1d, 2d, 3d and feature_alpha_dropout: our dropout's mask over channels, spread over each channel by torch's product."""
+"""dropout1d, 2d, 3d and feature_alpha_dropout: our dropout's mask over channels, spread over each by torch's product."""
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import _route
-from .dropout import WANTS, _dropout, _dropout_, alpha_coefficients, draw_seed, why_stock
+from .dropout import NOT_TRAINING, WANTS, _dropout, alpha_coefficients, draw_seed, why_stock
 
 
 def _channels(x, leading):
@@ -14,21 +17,31 @@ def _channels(x, leading):
     return x.new_ones(x.shape[:leading] + (1,) * (x.dim() - leading))
 
 
-def _scaled(x, p, leading):
-    noise = _channels(x, leading)
-    _dropout_(noise, draw_seed(x), p, 1 / (1 - p), 0.0, 0.0)
-    return noise
+SMALL = 256  # channels: stock draws 10 ns each, but has no op of ours (3 us) to call
+
+
+def _why_stock(x, p, leading) -> str | None:
+    why = why_stock(x, p)
+    if why is not None:
+        return why
+    if not leading:
+        return "a rank on which stock warns or raises"
+    if _route.auto() and not torch.compiler.is_compiling() and math.prod(x.shape[:leading]) < SMALL:
+        return "stock is the faster one below 256 channels"
+    return None
 
 
 def _serve(name, stock, ranks, input, p, training, inplace):
     """`ranks` maps the ranks of input that are ours to the number of dimensions that have each a draw of their own."""
-    why = why_stock(input, p, training)
-    if why is None and input.dim() not in ranks:
-        why = "a rank on which stock warns or raises"
+    if not training:
+        _route.note(name, NOT_TRAINING)
+        return stock(input, p, training, inplace)
+    leading = ranks.get(input.dim())
+    why = _why_stock(input, p, leading)
     if why is not None:
         return _route.stock(name, why, WANTS, stock, input=input, p=p, training=training, inplace=inplace)
     _route.note(name)
-    noise = _scaled(input, p, ranks[input.dim()])
+    noise = _dropout(_channels(input, leading), draw_seed(input), p, 1 / (1 - p), 0.0, 0.0)
     return input.mul_(noise) if inplace else input * noise
 
 
@@ -46,15 +59,15 @@ def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    r"""Zeroes whole channels of ``[n, c, h, w]``. Counterpart of :func:`torch.nn.functional.dropout2d`, which also serves
-    other ranks, with its warnings. See :func:`dropout1d`.
+    r"""Zeroes whole channels of ``[n, c, h, w]``. Counterpart of :func:`torch.nn.functional.dropout2d`, which serves
+    other ranks too, with its warnings. See :func:`dropout1d`.
     """
     return _serve("dropout2d", F.dropout2d, {4: 2}, input, p, training, inplace)
 
 
 def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     r"""Zeroes whole channels of ``[n, c, d, h, w]`` or ``[c, d, h, w]``. Counterpart of
-    :func:`torch.nn.functional.dropout3d`, which also serves other ranks, with its warnings. See :func:`dropout1d`.
+    :func:`torch.nn.functional.dropout3d`, which serves other ranks too, with its warnings. See :func:`dropout1d`.
     """
     return _serve("dropout3d", F.dropout3d, {4: 1, 5: 2}, input, p, training, inplace)
 
@@ -63,9 +76,10 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
     r"""Alpha dropout of whole channels of ``[n, c, ...]``. Counterpart of
     :func:`torch.nn.functional.feature_alpha_dropout`. ``training`` is False unless given, as in stock.
     """
-    why = why_stock(input, p, training)
-    if why is None and input.dim() < 2:
-        why = "a rank on which stock raises"
+    if not training:
+        _route.note("feature_alpha_dropout", NOT_TRAINING)
+        return F.feature_alpha_dropout(input, p, training, inplace)
+    why = _why_stock(input, p, 2 if input.dim() >= 2 else None)
     if why is not None:
         arguments = {"input": input, "p": p, "training": training, "inplace": inplace}
         return _route.stock("feature_alpha_dropout", why, WANTS, F.feature_alpha_dropout, **arguments)
@@ -99,7 +113,7 @@ class Dropout3d(nn.Dropout3d):
 
 
 class FeatureAlphaDropout(nn.FeatureAlphaDropout):
-    """:class:`torch.nn.FeatureAlphaDropout` on our kernel; see :func:`feature_alpha_dropout`. ``inplace`` has no effect,
+    """:class:`torch.nn.FeatureAlphaDropout` on our kernel; see :func:`feature_alpha_dropout`. ``inplace`` does nothing,
     as in stock.
     """
 

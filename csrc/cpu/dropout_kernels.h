@@ -1,6 +1,6 @@
-// One pass: read x once, write y once, the mask lives in registers. Per 64 elements of AVX-512: 12 multiplies and 50 other
-// instructions for the draws, 4 vectors loaded, multiplied and stored. Bound by the integer units in cache (2.5 times a copy), by
-// memory beyond.
+// One pass: read x once, write y once, the mask lives in registers. Per 64 elements of AVX-512: 12 multiplies and 50
+// other instructions for the draws, 4 vectors loaded, multiplied and stored. Bound by the integer units in cache (2.5
+// times a copy), by memory beyond.
 #include "philox_vec.h"
 
 namespace torchext::cpu::ISA {
@@ -27,11 +27,13 @@ struct Keep {
   // kept ? a : b, for the elements of the kPart-th vector of As
   template <int kPart>
   Vec<float> pick(Vec<float> a, Vec<float> b) const {
-    return bits<Vec<float>>(_mm512_mask_blend_ps(static_cast<__mmask16>(mask >> kPart * 16), bits<__m512>(b), bits<__m512>(a)));
+    return bits<Vec<float>>(
+        _mm512_mask_blend_ps(static_cast<__mmask16>(mask >> kPart * 16), bits<__m512>(b), bits<__m512>(a)));
   }
   template <int kPart>
   Vec<double> pick(Vec<double> a, Vec<double> b) const {
-    return bits<Vec<double>>(_mm512_mask_blend_pd(static_cast<__mmask8>(mask >> kPart * 8), bits<__m512d>(b), bits<__m512d>(a)));
+    return bits<Vec<double>>(
+        _mm512_mask_blend_pd(static_cast<__mmask8>(mask >> kPart * 8), bits<__m512d>(b), bits<__m512d>(a)));
   }
 };
 #else
@@ -86,7 +88,8 @@ void dropout_range(T* y, const T* x, DropoutShape s, int64_t begin, int64_t end)
   const auto scale = splat<Vec<A>>(static_cast<A>(s.scale)), shift = splat<Vec<A>>(static_cast<A>(s.shift));
   const auto fill = splat<Vec<A>>(static_cast<A>(s.fill));
 
-  auto step = [&](int64_t i, const Draws d[2], auto... all) {  // kStep elements from i on; without `all`, as many as there are
+  auto step = [&](int64_t i, const Draws d[2],
+                  auto... all) {  // kStep elements from i on; without `all`, as many as there are
     Keep keep(d, threshold.high);
     for (uint64_t ties = Keep::ties(d, threshold.high); ties != 0; ties &= ties - 1) [[unlikely]] {
       const int element = __builtin_ctzll(ties);

@@ -1,5 +1,6 @@
-// Philox in vectors: one block of draws for each 64-bit lane. A word lies in the low half of its lane and rubbish in the high half,
-// which the 32 x 32 -> 64-bit multiply does not read: a round is then 2 multiplies, 2 shifts and 4 exclusive-ors.
+// Philox in vectors: one block of draws for each 64-bit lane. A word lies in the low half of its lane and rubbish in
+// the high half, which the 32 x 32 -> 64-bit multiply does not read: a round is then 2 multiplies, 2 shifts and 4
+// exclusive-ors.
 #ifndef TORCHEXT_PHILOX_VEC
 #define TORCHEXT_PHILOX_VEC
 
@@ -35,9 +36,10 @@ inline void interleave_(Draws out[2], Wide a, Wide b, std::integer_sequence<int,
   out[1] = bits<Draws>(__builtin_shufflevector(a, b, (I / 2 * 2 + 1 + I % 2 * kBlocks)...));
 }
 
-// Stream 0's draws of blocks [block, block + kGroups * kBlocks), in order; block is a multiple of their number, so all share their
-// high word. The groups' rounds alternate: one round waits for the one before it, and a processor looks only so far ahead.
-// Two rounds start from words that are the same in all lanes or zero: their half is computed once, not in vectors.
+// Stream 0's draws of blocks [block, block + kGroups * kBlocks), in order; block is a multiple of their number, so all
+// share their high word. The groups' rounds alternate: one round waits for the one before it, and a processor looks
+// only so far ahead. Two rounds start from words that are the same in all lanes or zero: their half is computed once,
+// not in vectors.
 template <int kGroups>
 inline void draws(Draws out[2 * kGroups], uint64_t block, uint64_t seed) {
   constexpr auto lanes = std::make_integer_sequence<int, kBlocks>();
@@ -52,7 +54,7 @@ inline void draws(Draws out[2 * kGroups], uint64_t block, uint64_t seed) {
   for (int g = 0; g < kGroups; ++g) {
     const Wide first = multiply_low(lane_blocks_(lanes) + (block + g * kBlocks), kPhiloxM0);
     c1[g] = multiply_low((first >> 32) ^ uint64_t{key1_first}, kPhiloxM1);
-    c0[g] = (c1[g] >> 32) ^ uint64_t{key0};
+    c0[g] = (c1[g] >> 32) ^ uint64_t { key0 };
     c2[g] = first ^ ((p0 >> 32) ^ key1);
     c3[g] = splat<Wide>(p0);
   }
@@ -62,9 +64,9 @@ inline void draws(Draws out[2 * kGroups], uint64_t block, uint64_t seed) {
 #pragma GCC unroll 8
     for (int g = 0; g < kGroups; ++g) {
       const Wide even = multiply_low(c0[g], kPhiloxM0), odd = multiply_low(c2[g], kPhiloxM1);
-      c0[g] = (odd >> 32) ^ c1[g] ^ uint64_t{key0};
+      c0[g] = (odd >> 32) ^ c1[g] ^ uint64_t { key0 };
       c1[g] = odd;
-      c2[g] = (even >> 32) ^ c3[g] ^ uint64_t{key1};
+      c2[g] = (even >> 32) ^ c3[g] ^ uint64_t { key1 };
       c3[g] = even;
     }
   }
