@@ -1,4 +1,4 @@
-"""dropout1d, 2d, 3d and feature_alpha_dropout: our dropout's mask over channels, spread over each by torch's product."""
+"""dropout1d, 2d, 3d and feature_alpha_dropout: our mask over channels, spread over each channel by torch's product."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-// Runs dropout's kernels on the elements around 2^35, where the block number outgrows 32 bits, against philox.h's scalar rule.
+// Runs dropout's kernels on the elements around 2^35, where the block number outgrows 32 bits, against philox.h's
+// scalar rule.
 #include <cstdio>
 #include <vector>
 
@@ -19,7 +20,8 @@ int main() {
       const uint64_t element = static_cast<uint64_t>(kBegin + i);
       const uint32_t draw = philox_draw(s.seed, element, 0);
       const bool keep = draw < threshold.high || (draw == threshold.high && keep_tie(s.seed, element, threshold));
-      if (y[i] != (keep ? 1.0f : 0.0f)) return std::printf("%s: element 2^35 + %ld\n", *isa, long(kBegin + i - (int64_t{1} << 35)));
+      if (y[i] != (keep ? 1.0f : 0.0f))
+        return std::printf("%s: element 2^35 + %ld\n", *isa, long(kBegin + i - (int64_t{1} << 35)));
     }
   }
   return 0;
