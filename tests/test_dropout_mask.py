@@ -97,7 +97,7 @@ def test_the_mask_does_not_depend_on_the_number_of_threads(threads):
 def test_blocks_beyond_32_bits(tmp_path):
     """2^35 elements do not fit here: a C++ program runs the kernels on a window of them."""
     root, headers = Path(__file__).parent.parent, Path(torch.__file__).parent / "include"
-    sources = [root / "tests/csrc/dropout_window.cpp", root / "csrc/cpu/dropout.cpp", root / "csrc/cpu/isa.cpp"]
+    sources = [root / "tests/csrc/philox_window.cpp", root / "csrc/cpu/dropout.cpp", root / "csrc/cpu/isa.cpp"]
     flags = ["-std=c++20", "-O1", "-Wno-psabi", f"-I{headers}", f"-I{root / 'csrc'}"]
     subprocess.run(["g++", *flags, *sources, "-o", tmp_path / "window"], check=True, timeout=120)
     subprocess.run([tmp_path / "window"], check=True, timeout=60)

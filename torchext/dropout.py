@@ -191,7 +191,7 @@ class Dropout(nn.Dropout):
 
 
 class AlphaDropout(nn.AlphaDropout):
-    """:class:`torch.nn.AlphaDropout` on our kernel; see :func:`alpha_dropout`. ``inplace`` does nothing, as in stock."""
+    """:class:`torch.nn.AlphaDropout` on our kernel; see :func:`alpha_dropout`. ``inplace`` is idle, as in stock."""
 
     def forward(self, input: Tensor) -> Tensor:
         return alpha_dropout(input, self.p, self.training)

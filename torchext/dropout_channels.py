@@ -113,7 +113,7 @@ class Dropout3d(nn.Dropout3d):
 
 
 class FeatureAlphaDropout(nn.FeatureAlphaDropout):
-    """:class:`torch.nn.FeatureAlphaDropout` on our kernel; see :func:`feature_alpha_dropout`. ``inplace`` does nothing,
+    """:class:`torch.nn.FeatureAlphaDropout` on our kernel; see :func:`feature_alpha_dropout`. ``inplace`` is idle,
     as in stock.
     """
 
