@@ -90,8 +90,8 @@ def _out_of_place(x, p, scale, shift, fill):
 
 
 WANTS = "input of a floating dtype and p between 0 and 1"
-NOT_TRAINING = "not training: the input itself"
-SMALL = 512  # elements: stock draws 10 ns each, but has no autograd.Function (5 us) to call
+SMALL = 512  # draws: stock takes 10 ns for each, but has no op and no autograd.Function of ours (5 us) to call
+NOT_TRAINING, FASTER = "not training: the input itself", "stock is the faster one below 512 draws"
 
 
 def why_stock(x: Tensor, p: float) -> str | None:
@@ -106,10 +106,15 @@ def why_stock(x: Tensor, p: float) -> str | None:
     return None
 
 
-def _why_slower(x) -> str | None:
-    if x.requires_grad and _route.auto() and x.numel() < SMALL and wants_grad(x) and not torch.compiler.is_compiling():
-        return "stock is the faster one below 512 elements"
-    return None
+def _is_small(x) -> bool:
+    return (
+        type(x) is Tensor
+        and x.requires_grad
+        and x.numel() < SMALL
+        and torch.is_grad_enabled()
+        and _route.auto()
+        and not torch.compiler.is_compiling()
+    )
 
 
 def alpha_coefficients(p: float) -> tuple[float, float, float]:
@@ -144,10 +149,10 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         >>> set(F.dropout(torch.ones(1000), p=0.5).tolist()) == {0.0, 2.0}
         True
     """
-    if not training:
-        _route.note("dropout", NOT_TRAINING)
+    if not training or _is_small(input):
+        _route.note("dropout", FASTER if training else NOT_TRAINING)
         return F.dropout(input, p, training, inplace)
-    why = why_stock(input, p) or _why_slower(input)
+    why = why_stock(input, p)
     if why is not None:
         return _route.stock("dropout", why, WANTS, F.dropout, input=input, p=p, training=training, inplace=inplace)
     _route.note("dropout")
@@ -166,10 +171,10 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
         >>> abs(y.mean().item()) < 0.02 and abs(y.std().item() - 1) < 0.02
         True
     """
-    if not training:
-        _route.note("alpha_dropout", NOT_TRAINING)
+    if not training or _is_small(input):
+        _route.note("alpha_dropout", FASTER if training else NOT_TRAINING)
         return F.alpha_dropout(input, p, training, inplace)
-    why = why_stock(input, p) or _why_slower(input)
+    why = why_stock(input, p)
     if why is not None:
         arguments = {"input": input, "p": p, "training": training, "inplace": inplace}
         return _route.stock("alpha_dropout", why, WANTS, F.alpha_dropout, **arguments)

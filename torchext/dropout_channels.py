@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import _route
-from .dropout import NOT_TRAINING, WANTS, _dropout, alpha_coefficients, draw_seed, why_stock
+from .dropout import FASTER, NOT_TRAINING, SMALL, WANTS, _dropout, alpha_coefficients, draw_seed, why_stock
 
 
 def _channels(x, leading):
@@ -17,26 +15,23 @@ def _channels(x, leading):
     return x.new_ones(x.shape[:leading] + (1,) * (x.dim() - leading))
 
 
-SMALL = 256  # channels: stock draws 10 ns each, but has no op of ours (3 us) to call
+def _is_small(x, leading) -> bool:
+    if not leading or not _route.auto() or torch.compiler.is_compiling():
+        return False
+    shape = x.shape
+    return (shape[0] if leading == 1 else shape[0] * shape[1]) < SMALL
 
 
 def _why_stock(x, p, leading) -> str | None:
-    why = why_stock(x, p)
-    if why is not None:
-        return why
-    if not leading:
-        return "a rank on which stock warns or raises"
-    if _route.auto() and not torch.compiler.is_compiling() and math.prod(x.shape[:leading]) < SMALL:
-        return "stock is the faster one below 256 channels"
-    return None
+    return why_stock(x, p) or (None if leading else "a rank on which stock warns or raises")
 
 
 def _serve(name, stock, ranks, input, p, training, inplace):
     """`ranks` maps the ranks of input that are ours to the number of dimensions that have each a draw of their own."""
-    if not training:
-        _route.note(name, NOT_TRAINING)
-        return stock(input, p, training, inplace)
     leading = ranks.get(input.dim())
+    if not training or _is_small(input, leading):
+        _route.note(name, FASTER if training else NOT_TRAINING)
+        return stock(input, p, training, inplace)
     why = _why_stock(input, p, leading)
     if why is not None:
         return _route.stock(name, why, WANTS, stock, input=input, p=p, training=training, inplace=inplace)
@@ -76,10 +71,11 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
     r"""Alpha dropout of whole channels of ``[n, c, ...]``. Counterpart of
     :func:`torch.nn.functional.feature_alpha_dropout`. ``training`` is False unless given, as in stock.
     """
-    if not training:
-        _route.note("feature_alpha_dropout", NOT_TRAINING)
+    leading = 2 if input.dim() >= 2 else None
+    if not training or _is_small(input, leading):
+        _route.note("feature_alpha_dropout", FASTER if training else NOT_TRAINING)
         return F.feature_alpha_dropout(input, p, training, inplace)
-    why = _why_stock(input, p, 2 if input.dim() >= 2 else None)
+    why = _why_stock(input, p, leading)
     if why is not None:
         arguments = {"input": input, "p": p, "training": training, "inplace": inplace}
         return _route.stock("feature_alpha_dropout", why, WANTS, F.feature_alpha_dropout, **arguments)
