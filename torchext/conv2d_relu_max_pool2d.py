@@ -185,6 +185,13 @@ class ConvReLUMaxPool2d(nn.Conv2d):
         self.pool_dilation = pool_dilation
         self.pool_ceil_mode = pool_ceil_mode
 
+    @classmethod
+    def absorb(cls, conv: nn.Conv2d, pool: nn.MaxPool2d) -> None:
+        """Turns `conv` itself into this layer, with the options of `pool`; its parameters stay the same objects."""
+        conv.__class__ = cls
+        for name in _POOL_OPTIONS:
+            setattr(conv, name, getattr(pool, name.removeprefix("pool_")))
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         input, options = module_arguments(self, input)
         pool = {name: getattr(self, name) for name in _POOL_OPTIONS}

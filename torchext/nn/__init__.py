@@ -8,13 +8,19 @@ from torch.nn import *
 
 from ..conv2d import Conv2d, ConvReLU2d
 from ..conv2d_relu_max_pool2d import ConvReLUMaxPool2d
+from ..dropout import AlphaDropout, Dropout
+from ..dropout_channels import Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from ..linear_relu import Linear, LinearReLU
 
 functional = _importlib.import_module(
     ".functional", __name__
 )  # `from . import` would find torch.nn's, starred in above
 
-OURS = ("Conv2d", "ConvReLU2d", "ConvReLUMaxPool2d", "Linear", "LinearReLU")
+OURS = (
+    *("Conv2d", "ConvReLU2d", "ConvReLUMaxPool2d"),
+    *("AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"),
+    *("Linear", "LinearReLU"),
+)
 
 
 def __getattr__(name):

@@ -5,9 +5,15 @@ from torch.nn.functional import *
 
 from ..conv2d import conv2d, conv2d_relu
 from ..conv2d_relu_max_pool2d import conv2d_relu_max_pool2d
+from ..dropout import alpha_dropout, dropout
+from ..dropout_channels import dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from ..linear_relu import linear, linear_relu
 
-OURS = ("conv2d", "conv2d_relu", "conv2d_relu_max_pool2d", "linear", "linear_relu")
+OURS = (
+    *("conv2d", "conv2d_relu", "conv2d_relu_max_pool2d"),
+    *("alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"),
+    *("linear", "linear_relu"),
+)
 
 
 def __getattr__(name):
