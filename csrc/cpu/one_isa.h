@@ -3,6 +3,7 @@
 #undef TORCHEXT_VEC
 #undef TORCHEXT_TRANSPOSE
 #undef TORCHEXT_GEMM
+#undef TORCHEXT_LANES
 #undef TORCHEXT_EXP
 #undef TORCHEXT_PHILOX_VEC
 #include "vec.h"
