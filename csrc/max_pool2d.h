@@ -21,11 +21,11 @@ struct PoolShape {
 namespace cpu {
 // Rows [row0, row1) of the planes * oh rows of y and offsets; null offsets: not written.
 template <typename T>
-void max_pool2d(T* y, uint8_t* offsets, const T* x, const PoolShape&, int64_t row0, int64_t row1);
+void max_pool2d(T* y, uint8_t* offsets, const T* x, PoolShape, int64_t row0, int64_t row1);
 // Rows [row0, row1) of the planes * h rows of dx.
 template <typename T>
-void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, const PoolShape&, int64_t row0, int64_t row1);
+void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, PoolShape, int64_t row0, int64_t row1);
 // p w + q of each offset, over rows [row0, row1) of the planes * oh; kDead: of the first tap not left of or above the input.
-void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, const PoolShape&, int64_t row0, int64_t row1);
+void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, PoolShape, int64_t row0, int64_t row1);
 }  // namespace cpu
 }  // namespace torchext

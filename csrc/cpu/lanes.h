@@ -84,6 +84,24 @@ inline void store_bytes(uint8_t* p, V v) {
   __builtin_memcpy(p, &bytes, N);
 }
 
+template <int N, typename V>
+inline bool any_nan(V v) {
+#if ISA_LEVEL == 512
+  if constexpr (sizeof(V) == 64)
+    return sizeof(v[0]) == 4 ? _mm512_cmpunord_ps_mask(bits<__m512>(v), bits<__m512>(v)) != 0
+                             : _mm512_cmpunord_pd_mask(bits<__m512d>(v), bits<__m512d>(v)) != 0;
+#endif
+#if ISA_LEVEL >= 2
+  if constexpr (sizeof(V) == 32) return _mm256_movemask_epi8(bits<__m256i>(v != v)) != 0;
+#endif
+#if defined(__SSE2__)
+  if constexpr (sizeof(V) == 16) return _mm_movemask_epi8(bits<__m128i>(v != v)) != 0;
+#endif
+  bool any = false;
+  for (int i = 0; i < N; ++i) any |= v[i] != v[i];
+  return any;
+}
+
 // ---- every other lane ----
 template <typename V, int... I>
 inline V even_(V a, V b, std::integer_sequence<int, I...>) {
@@ -145,8 +163,10 @@ inline void store_pairs(T* p, Vec<acc_t<T>, N> even, Vec<acc_t<T>, N> odd) {
 }
 
 // Calls f.operator()<N>(i) over [begin, end) by N = the widest that fits; the last call overlaps the one before it.
+// These and the functions given to them are inlined by force: a call for each vector costs more than the vector.
+#define TORCHEXT_INLINE __attribute__((always_inline))
 template <int N, typename F>
-inline void over_lanes(int64_t begin, int64_t end, F&& f) {
+TORCHEXT_INLINE inline void over_lanes(int64_t begin, int64_t end, F&& f) {
   if (end - begin >= N) {
     int64_t i = begin;
     for (; i + N <= end; i += N) f.template operator()<N>(i);
@@ -158,7 +178,7 @@ inline void over_lanes(int64_t begin, int64_t end, F&& f) {
 
 // The same without overlap, by ever narrower vectors.
 template <int N, typename F>
-inline void over_lanes_once(int64_t begin, int64_t end, F&& f) {
+TORCHEXT_INLINE inline void over_lanes_once(int64_t begin, int64_t end, F&& f) {
   for (; begin + N <= end; begin += N) f.template operator()<N>(begin);
   if constexpr (N > 1) over_lanes_once<N / 2>(begin, end, f);
 }
