@@ -70,12 +70,29 @@ inline void store_lanes(T* p, Vec<acc_t<T>, N> v) {
   }
 }
 
-// N bytes as integers as wide as A's, and back.
+// N bytes as integers as wide as A's, and back. (GCC widens bytes one by one unless told the instruction.)
 template <int N, typename A>
 inline Vec<Int<A>, N> load_bytes(const uint8_t* p) {
-  Vec<uint8_t, N> bytes;
+  using V = Vec<Int<A>, N>;
+#if defined(__SSE2__)
+  __m128i bytes{};
   __builtin_memcpy(&bytes, p, N);
-  return __builtin_convertvector(bytes, Vec<Int<A>, N>);
+#if ISA_LEVEL == 512
+  if constexpr (sizeof(V) == 64)
+    return bits<V>(sizeof(A) == 8 ? _mm512_cvtepu8_epi64(bytes) : _mm512_cvtepu8_epi32(bytes));
+#endif
+#if ISA_LEVEL >= 2
+  if constexpr (sizeof(V) == 32)
+    return bits<V>(sizeof(A) == 8 ? _mm256_cvtepu8_epi64(bytes) : _mm256_cvtepu8_epi32(bytes));
+#endif
+  if constexpr (sizeof(V) == 16) {
+    const __m128i none{}, words = _mm_unpacklo_epi16(_mm_unpacklo_epi8(bytes, none), none);
+    return bits<V>(sizeof(A) == 8 ? _mm_unpacklo_epi32(words, none) : words);
+  }
+#endif
+  Vec<uint8_t, N> narrow;
+  __builtin_memcpy(&narrow, p, N);
+  return __builtin_convertvector(narrow, V);
 }
 
 template <int N, typename V>
