@@ -7,12 +7,13 @@ import torch.nn as _stock
 from torch.nn import *
 
 from ..linear_relu import Linear, LinearReLU
+from ..max_pool2d import MaxPool2d
 
 functional = _importlib.import_module(
     ".functional", __name__
 )  # `from . import` would find torch.nn's, starred in above
 
-OURS = ("Linear", "LinearReLU")
+OURS = ("Linear", "LinearReLU", "MaxPool2d")
 
 
 def __getattr__(name):
