@@ -76,7 +76,8 @@ inline void use_huge_pages(void* data, int64_t bytes) {
 #if defined(__linux__)
   constexpr uintptr_t kPage = 4096;
   const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + kPage - 1) & ~(kPage - 1);
-  madvise(reinterpret_cast<void*>(begin), (reinterpret_cast<uintptr_t>(data) + bytes - begin) & ~(kPage - 1), MADV_HUGEPAGE);
+  madvise(reinterpret_cast<void*>(begin), (reinterpret_cast<uintptr_t>(data) + bytes - begin) & ~(kPage - 1),
+          MADV_HUGEPAGE);
 #endif
 }
 

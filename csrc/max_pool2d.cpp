@@ -8,22 +8,19 @@ namespace {
 struct Cpu {
   template <typename T>
   static void max_pool2d(T* y, uint8_t* offsets, const T* x, const PoolShape& s) {
-    parallel_for(0, s.planes * s.oh, grain(s.ow * s.channels * s.kh * s.kw), [&](int64_t row0, int64_t row1) {
-      cpu::max_pool2d(y, offsets, x, s, row0, row1);
-    });
+    parallel_for(0, s.planes * s.oh, grain(s.ow * s.channels * s.kh * s.kw),
+                 [&](int64_t row0, int64_t row1) { cpu::max_pool2d(y, offsets, x, s, row0, row1); });
   }
 
   template <typename T>
   static void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, const PoolShape& s) {
-    parallel_for(0, s.planes * s.h, grain(2 * s.w * s.channels), [&](int64_t row0, int64_t row1) {
-      cpu::max_pool2d_backward(dx, dy, offsets, s, row0, row1);
-    });
+    parallel_for(0, s.planes * s.h, grain(2 * s.w * s.channels),
+                 [&](int64_t row0, int64_t row1) { cpu::max_pool2d_backward(dx, dy, offsets, s, row0, row1); });
   }
 
   static void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, const PoolShape& s) {
-    parallel_for(0, s.planes * s.oh, grain(s.ow * s.channels), [&](int64_t row0, int64_t row1) {
-      cpu::max_pool2d_indices(indices, offsets, s, row0, row1);
-    });
+    parallel_for(0, s.planes * s.oh, grain(s.ow * s.channels),
+                 [&](int64_t row0, int64_t row1) { cpu::max_pool2d_indices(indices, offsets, s, row0, row1); });
   }
 };
 
@@ -33,7 +30,11 @@ struct Maps {
   bool batched, channels_last;
 
   Maps(const Tensor& t, int64_t h, int64_t w, bool channels_last)
-      : n(t.dim() == 4 ? t.size(0) : 1), c(t.size(t.dim() - 3)), h(h), w(w), batched(t.dim() == 4),
+      : n(t.dim() == 4 ? t.size(0) : 1),
+        c(t.size(t.dim() - 3)),
+        h(h),
+        w(w),
+        batched(t.dim() == 4),
         channels_last(channels_last) {}
 
   Tensor empty(const Tensor& like, std::optional<int32_t> dtype = std::nullopt) const {
@@ -61,13 +62,14 @@ std::tuple<Tensor, Tensor> max_pool2d(const Tensor& x_, bool channels_last, bool
   const int64_t dim = x_.dim();
   require((dim == 4 || dim == 3) && (dim == 4 || !channels_last), "max_pool2d: expected x [n, c, h, w] or [c, h, w]");
   require(kh > 0 && kw > 0 && kh * kw <= kMaxTaps && sh > 0 && sw > 0 && ph >= 0 && pw >= 0 && dh > 0 && dw > 0,
-          "max_pool2d: expected a window of 1 to ", kMaxTaps, " taps, positive strides and dilations, no negative padding");
+          "max_pool2d: expected a window of 1 to ", kMaxTaps,
+          " taps, positive strides and dilations, no negative padding");
   const Maps in(x_, x_.size(dim - 2), x_.size(dim - 1), channels_last), out(x_, oh, ow, channels_last);
   require((oh - 1) * sh - ph < in.h && (ow - 1) * sw - pw < in.w, "max_pool2d: a window begins beyond x");
   const PoolShape s{in.planes(), in.channels(), in.h, in.w, oh, ow, kh, kw, sh, sw, ph, pw, dh, dw};
   const Tensor x = in.dense(x_);
-  Tensor y = out.empty(x), offsets = want_offsets ? out.empty(x, aoti_torch_dtype_uint8())
-                                                  : empty(x, {0}, aoti_torch_dtype_uint8());
+  Tensor y = out.empty(x),
+         offsets = want_offsets ? out.empty(x, aoti_torch_dtype_uint8()) : empty(x, {0}, aoti_torch_dtype_uint8());
   dispatch_float(x, "max_pool2d", [&]<typename T>() {
     Backend::template max_pool2d<T>(ptr<T>(y), want_offsets ? ptr<uint8_t>(offsets) : nullptr, ptr<T>(x), s);
   });
@@ -97,7 +99,8 @@ template <class Backend>
 Tensor max_pool2d_indices(const Tensor& offsets, bool channels_last, int64_t w, int64_t kh, int64_t kw, int64_t sh,
                           int64_t sw, int64_t ph, int64_t pw, int64_t dh, int64_t dw) {
   const int64_t dim = offsets.dim();
-  require(dim == 4 || (dim == 3 && !channels_last), "max_pool2d_indices: expected offsets [n, c, oh, ow] or [c, oh, ow]");
+  require(dim == 4 || (dim == 3 && !channels_last),
+          "max_pool2d_indices: expected offsets [n, c, oh, ow] or [c, oh, ow]");
   const Maps out(offsets, offsets.size(dim - 2), offsets.size(dim - 1), channels_last);
   const PoolShape s{out.planes(), out.channels(), 0, w, out.h, out.w, kh, kw, sh, sw, ph, pw, dh, dw};
   const Tensor taps = out.dense(offsets);

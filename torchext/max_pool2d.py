@@ -15,9 +15,7 @@ _WINDOW = "SymInt kh, SymInt kw, SymInt sh, SymInt sw, SymInt ph, SymInt pw, Sym
 
 def _empty(like, channels_last, h, w, dtype=None):
     format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(
-        (*like.shape[:-2], h, w), dtype=dtype or like.dtype, device=like.device, memory_format=format
-    )
+    return torch.empty((*like.shape[:-2], h, w), dtype=dtype or like.dtype, device=like.device, memory_format=format)
 
 
 def _fake(x, channels_last, want_offsets, oh, ow, *window):
@@ -183,7 +181,7 @@ def max_pool2d(
         return_indices: whether to return also where in its map (``row * w + column``) each value was found, as int64.
 
     Returns:
-        ``[n, c, oh, ow]`` or ``[c, oh, ow]`` in the memory format of ``input``; with ``return_indices``, it and the indices.
+        ``[n, c, oh, ow]`` or ``[c, oh, ow]`` in the memory format of ``input``; and, if asked for, the indices.
 
     Raises:
         RuntimeError: the window does not fit, or a size other than n is 0.

@@ -16,7 +16,9 @@ void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, PoolShape s
 void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, PoolShape s, int64_t row0, int64_t row1) {
   int64_t from_first_tap[kMaxTaps];
   for (int64_t tap = 0; tap < s.kh * s.kw; ++tap) from_first_tap[tap] = tap / s.kw * s.dh * s.w + tap % s.kw * s.dw;
-  auto not_before = [](int64_t at, int64_t dilation) { return at < 0 ? at + (-at + dilation - 1) / dilation * dilation : at; };
+  auto not_before = [](int64_t at, int64_t dilation) {
+    return at < 0 ? at + (-at + dilation - 1) / dilation * dilation : at;
+  };
   for (int64_t row = row0; row < row1; ++row)
     for (int64_t j = 0; j < s.ow; ++j) {
       const int64_t at = (row * s.ow + j) * s.channels;
@@ -27,8 +29,8 @@ void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, PoolShape s, i
     }
 }
 
-#define INSTANTIATE(T)                                                                           \
-  template void max_pool2d(T*, uint8_t*, const T*, PoolShape, int64_t, int64_t);          \
+#define INSTANTIATE(T)                                                           \
+  template void max_pool2d(T*, uint8_t*, const T*, PoolShape, int64_t, int64_t); \
   template void max_pool2d_backward(T*, const T*, const uint8_t*, PoolShape, int64_t, int64_t)
 INSTANTIATE(double);
 INSTANTIATE(float);

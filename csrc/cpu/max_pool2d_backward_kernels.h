@@ -1,6 +1,6 @@
-// Max-pooling backward, by rows of dx: each element gathers the gradients of the outputs whose offset names it, in the order
-// of the outputs, and is written once; no zeros first, no scatter.
-// Bill: dy and its offsets are read once from memory (kh / sh times from cache), dx written once.
+// Max-pooling backward, by rows of dx: each element gathers the gradients of the outputs whose offset names it, in the
+// order of the outputs, and is written once; no zeros first, no scatter. Bill: dy and its offsets are read once from
+// memory (kh / sh times from cache), dx written once.
 namespace torchext::cpu::ISA {
 // The outputs [first, last) one of whose taps can be input p; next() goes from p to p + 1.
 struct Covering {
@@ -37,18 +37,18 @@ inline Vec<acc_t<T>, N> named(const T* dy, const uint8_t* offsets, int64_t tap) 
   return load_bytes<N, A>(offsets) == static_cast<Int<A>>(tap) ? load_lanes<N>(dy) : Vec<A, N>{};
 }
 
-// The columns of one row of dx under windows 2 wide side by side: dy's row goes to even and odd columns, by tap and tap + 1.
+// The columns of one row of dx under windows 2 wide side by side: dy's row goes to even and odd columns, by tap and tap
+// + 1.
 template <int N, typename T>
 TORCHEXT_INLINE inline void unpool_pair(T* dx, const T* dy, const uint8_t* offsets, int64_t tap) {
   using A = acc_t<T>;
   const auto g = load_lanes<N>(dy);
   const auto named = load_bytes<N, A>(offsets);
-  store_pairs<N>(dx, named == static_cast<Int<A>>(tap) ? g : Vec<A, N>{}, named == static_cast<Int<A>>(tap + 1) ? g : Vec<A, N>{});
+  store_pairs<N>(dx, named == static_cast<Int<A>>(tap) ? g : Vec<A, N>{},
+                 named == static_cast<Int<A>>(tap + 1) ? g : Vec<A, N>{});
 }
 
-inline bool fits_in_pairs(const PoolShape& s) {
-  return s.sh == 2 && s.sw == 2 && s.w == 2 * s.ow && s.h == 2 * s.oh;
-}
+inline bool fits_in_pairs(const PoolShape& s) { return s.sh == 2 && s.sw == 2 && s.w == 2 * s.ow && s.h == 2 * s.oh; }
 
 // 2 x 2 windows side by side that fit a whole number of times, as pool_pairs.
 template <int N, typename T>
@@ -91,7 +91,8 @@ inline int lines_of(Line* lines, const Covering& rows, int64_t row, const PoolSh
   return count;
 }
 
-// Columns 1 or 2 (Step) apart: input columns Step j + phase, for neighbouring j, gather tap t from neighbouring outputs j - shift.
+// Columns 1 or 2 (Step) apart: input columns Step j + phase, for neighbouring j, gather tap t from neighbouring outputs
+// j - shift.
 template <int Step, typename T>
 void unpool_rows(T* dx, const T* dy, const uint8_t* offsets, PoolShape s, int64_t row0, int64_t row1) {
   using A = acc_t<T>;

@@ -1,8 +1,8 @@
-// Max-pooling forward. A vector holds neighbouring outputs of a row (contiguous) or of a pixel (channels last), another the
-// taps that won so far; a tap costs a load, a comparison and two selects, and both vectors are stored once.
-// NaN costs an addition: every value is also summed, and only where the sum is NaN is the vector pooled again with care.
-// Bill: x is read once from memory (kh / sh times from cache), s + 1 bytes an output are written. Bound by instructions in
-// cache, by bandwidth beyond it.
+// Max-pooling forward. A vector holds neighbouring outputs of a row (contiguous) or of a pixel (channels last), another
+// the taps that won so far; a tap costs a load, a comparison and two selects, and both vectors are stored once. NaN
+// costs an addition: every value is also summed, and only where the sum is NaN is the vector pooled again with care.
+// Bill: x is read once from memory (kh / sh times from cache), s + 1 bytes an output are written. Bound by instructions
+// in cache, by bandwidth beyond it.
 #include "lanes.h"
 #include "max_pool2d_backward_kernels.h"
 
@@ -62,7 +62,9 @@ TORCHEXT_INLINE inline auto best_of(const T* x, TapRange in, TapSteps step) {
         best.see(even, r * K + t);
         best.see(odd, r * K + t + 1);
       }
-    for (; t < in.t1; ++t) best.see(load_every<N, Lane>(p + t * (K && Lane ? (Lane == 2 ? 1 : step.tap) : step.tap), step.lane), r * step.kw + t);
+    for (; t < in.t1; ++t)
+      best.see(load_every<N, Lane>(p + t * (K && Lane ? (Lane == 2 ? 1 : step.tap) : step.tap), step.lane),
+               r * step.kw + t);
   }
   return best;
 }
@@ -144,7 +146,8 @@ void pool_rows(T* y, uint8_t* offsets, const T* x, PoolShape s, int64_t row0, in
 }
 
 // 2 x 2 windows side by side that fit a whole number of times: no borders, and rows of outputs follow one another. Rows
-// shorter than a vector are pooled by one vector all the same: what it writes beyond its row, the next row writes again.
+// shorter than a vector are pooled by one vector all the same: what it writes beyond its row, the next row writes
+// again.
 template <int N, typename T>
 void pool_pairs(T* y, uint8_t* offsets, const T* x, PoolShape s, int64_t row0, int64_t row1) {
   const int64_t beyond = s.ow < N ? (N - 1) / s.ow : 0;  // the rows at the end that would write past it
@@ -191,10 +194,14 @@ void max_pool2d(T* y, uint8_t* offsets, const T* x, PoolShape s, int64_t row0, i
   constexpr int L = kLanes<acc_t<T>>;
   auto with = [&](auto pool) { pool(y, offsets, x, s, row0, row1); };
   auto square = [&](int64_t k) { return s.kh == k && s.kw == k && s.dh == 1 && s.dw == 1; };
-  if (s.channels > 1) return square(2) ? with(pool_pixels<2, T>) : square(3) ? with(pool_pixels<3, T>) : with(pool_pixels<0, T>);
+  if (s.channels > 1)
+    return square(2) ? with(pool_pixels<2, T>) : square(3) ? with(pool_pixels<3, T>) : with(pool_pixels<0, T>);
   if (square(2) && fits_in_pairs(s))
-    return s.ow > L / 2 ? with(pool_pairs<L, T>) : s.ow > L / 4 ? with(pool_pairs<L / 2, T>) : with(pool_pairs<std::max(1, L / 4), T>);
-  if (s.sw == 2) return square(2) ? with(pool_rows<2, 2, T>) : square(3) ? with(pool_rows<3, 2, T>) : with(pool_rows<0, 2, T>);
+    return s.ow > L / 2   ? with(pool_pairs<L, T>)
+           : s.ow > L / 4 ? with(pool_pairs<L / 2, T>)
+                          : with(pool_pairs<std::max(1, L / 4), T>);
+  if (s.sw == 2)
+    return square(2) ? with(pool_rows<2, 2, T>) : square(3) ? with(pool_rows<3, 2, T>) : with(pool_rows<0, 2, T>);
   if (s.sw == 1) return square(3) ? with(pool_rows<3, 1, T>) : with(pool_rows<0, 1, T>);
   with(pool_rows<0, 0, T>);
 }
