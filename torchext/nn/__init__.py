@@ -11,15 +11,16 @@ from ..conv2d_relu_max_pool2d import ConvReLUMaxPool2d
 from ..dropout import AlphaDropout, Dropout
 from ..dropout_channels import Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from ..linear_relu import Linear, LinearReLU
+from ..max_pool2d import MaxPool2d
 
-functional = _importlib.import_module(
-    ".functional", __name__
-)  # `from . import` would find torch.nn's, starred in above
+# By name: `from . import functional` would find torch.nn's, which the star above brought in.
+functional = _importlib.import_module(".functional", __name__)
 
 OURS = (
     *("Conv2d", "ConvReLU2d", "ConvReLUMaxPool2d"),
     *("AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"),
     *("Linear", "LinearReLU"),
+    *("MaxPool2d",),
 )
 
 
