@@ -63,15 +63,26 @@ void dispatch_float(const Tensor& t, const char* op, F&& f) {
 }
 
 // An uninitialised tensor of `like`'s device and, unless told, dtype. (torch::stable::new_empty takes twice as long.)
-inline Tensor empty_strided(const Tensor& like, Sizes sizes, Sizes strides, std::optional<int32_t> dtype = std::nullopt) {
+inline Tensor empty_strided(const Tensor& like, int64_t dim, const int64_t* sizes, const int64_t* strides,
+                            std::optional<int32_t> dtype = std::nullopt) {
   int32_t like_dtype, device_type;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &like_dtype));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.begin(), strides.begin(),
-                                                  dtype.value_or(like_dtype), device_type, like.get_device_index(),
-                                                  &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dim, sizes, strides, dtype.value_or(like_dtype), device_type,
+                                                  like.get_device_index(), &handle));
   return Tensor(handle);
+}
+inline Tensor empty_strided(const Tensor& like, Sizes sizes, Sizes strides, std::optional<int32_t> dtype = std::nullopt) {
+  return empty_strided(like, static_cast<int64_t>(sizes.size()), sizes.begin(), strides.begin(), dtype);
+}
+
+// One of t's sizes and strides too; t is dense.
+inline Tensor uninitialised_like(const Tensor& t) {
+  int64_t *sizes, *strides;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(t.get(), &sizes));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(t.get(), &strides));
+  return empty_strided(t, t.dim(), sizes, strides);
 }
 
 // The same, contiguous.  Dtypes are the ABI's numbers: aoti_torch_dtype_uint8() and its like.

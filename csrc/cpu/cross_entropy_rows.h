@@ -1,0 +1,105 @@
+// Cross-entropy where the lanes of a vector are classes of one position, c side by side in memory.
+#ifndef TORCHEXT_CROSS_ENTROPY_ROWS
+#define TORCHEXT_CROSS_ENTROPY_ROWS
+#include "exp.h"
+
+namespace torchext::cpu::ISA {
+enum class Kind { kIndex, kSmoothedIndex, kProbability };
+
+// What a block of positions yields forward: sum of exp(x - max); dot and sum of the target weights (without index's own part).
+template <typename A>
+struct Softmax { A *max, *sum, *dot, *q_sum; };
+
+// What a block of positions needs backward: dx = exp(x - max) * softmax_factor - gradient * q, less at_index at the index.
+template <typename A>
+struct Gradient { const A *max, *softmax_factor, *gradient, *at_index; const int64_t* index; };
+
+template <typename A>
+inline auto first(int64_t count) {
+  decltype(Vec<A>{} < Vec<A>{}) lane{};
+  for (int i = 0; i < kLanes<A>; ++i) lane[i] = i;
+  return lane < splat<decltype(lane)>(static_cast<std::conditional_t<sizeof(A) == 4, int32_t, int64_t>>(count));
+}
+
+// The target weights of classes j... of position p, less those an index adds; `lanes` is empty or the count of lanes.
+template <Kind kKind, typename T, typename... Lanes>
+inline Vec<acc_t<T>> target_weights(const ClassTarget<T>& target, int64_t c, int64_t p, int64_t j, Lanes... lanes) {
+  const Vec<acc_t<T>> weight = load(target.weight + j, lanes...);
+  if constexpr (kKind == Kind::kSmoothedIndex) return weight * target.even;
+  return weight * (load(target.probability + p * c + j, lanes...) * target.keep + target.even);
+}
+
+// Calls f(j) for every full vector of classes from j0 to j1 and f(j, count) for the rest.
+template <typename A, typename F>
+inline void each_vector(int64_t j0, int64_t j1, F&& f) {
+  for (; j0 + kLanes<A> <= j1; j0 += kLanes<A>) f(j0);
+  if (j0 < j1) f(j0, j1 - j0);
+}
+
+// In chunks that stay in the first-level cache: the chunk's maximum, then its sum; a larger maximum rescales what was summed.
+// The maximum starts at the lowest finite number, which makes -inf a plain 0 and leaves NaN to the sum.
+template <Kind kKind, typename T>
+void reduce_row(Softmax<acc_t<T>> out, int64_t i, const T* x, const ClassTarget<T>& target, int64_t c, int64_t p) {
+  using A = acc_t<T>;
+  using V = Vec<A>;
+  constexpr int64_t kChunk = 2048, kStep = 4 * kLanes<A>;
+  const int64_t chunk = kKind == Kind::kIndex ? kChunk : std::max<int64_t>(c, 1);
+  A max = std::numeric_limits<A>::lowest();
+  V sum{}, dot{}, q_sum{};
+  for (int64_t j0 = 0; j0 < c; j0 += chunk) {
+    const int64_t j1 = std::min(c, j0 + chunk);
+    V top[4];
+    for (V& t : top) t = splat<V>(max);
+    int64_t j = j0;
+    for (; j + kStep <= j1; j += kStep)
+      for (int k = 0; k < 4; ++k) top[k] = ISA::max(load(x + j + k * kLanes<A>), top[k]);
+    each_vector<A>(j, j1, [&](int64_t at, auto... lanes) {
+      V v = load(x + at, lanes...);
+      if constexpr (sizeof...(lanes) > 0) v = first<A>(lanes...) ? v : top[0];
+      top[0] = ISA::max(v, top[0]);
+    });
+    const A higher = maximum(ISA::max(ISA::max(top[0], top[1]), ISA::max(top[2], top[3])));
+    if (higher > max) {
+      sum *= exp(splat<V>(max - higher));
+      max = higher;
+    }
+    each_vector<A>(j0, j1, [&](int64_t at, auto... lanes) {
+      V d = load(x + at, lanes...) - max, e = exp(d);
+      if constexpr (sizeof...(lanes) > 0) {
+        d = first<A>(lanes...) ? d : V{};
+        e = first<A>(lanes...) ? e : V{};
+      }
+      sum += e;
+      if constexpr (kKind != Kind::kIndex) {
+        const V q = target_weights<kKind>(target, c, p, at, lanes...);
+        dot += q * d;
+        q_sum += q;
+      }
+    });
+  }
+  out.max[i] = max;
+  out.sum[i] = ISA::sum(sum);
+  out.dot[i] = ISA::sum(dot);
+  out.q_sum[i] = ISA::sum(q_sum);
+}
+
+template <Kind kKind, typename T>
+void gradient_row(T* dx, const T* x, Gradient<acc_t<T>> in, int64_t i, const ClassTarget<T>& target, int64_t c, int64_t p) {
+  using A = acc_t<T>;
+  using V = Vec<A>;
+  const A max = in.max[i], factor = in.softmax_factor[i], gradient = in.gradient[i];
+  if (kKind != Kind::kProbability && in.index[i] < 0 && factor == 0) {  // ignored; where the softmax is NaN, factor is
+    std::fill_n(dx, c, T(0));
+    return;
+  }
+  auto value = [&](int64_t at, auto... lanes) {
+    V v = exp(load(x + at, lanes...) - max) * factor;
+    if constexpr (kKind != Kind::kIndex) v -= target_weights<kKind>(target, c, p, at, lanes...) * gradient;
+    return v;
+  };
+  each_vector<A>(0, c, [&](int64_t at, auto... lanes) { store(dx + at, value(at, lanes...), lanes...); });
+  if (const int64_t t = in.index[i]; t >= 0)  // before it is rounded to T
+    store(dx + t, value(t, int64_t{1}) - in.at_index[i], int64_t{1});
+}
+}  // namespace torchext::cpu::ISA
+#endif
