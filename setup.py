@@ -65,7 +65,7 @@ def extension():
 
 
 setup(
-    packages=["torchext", "torchext.nn", "torchext.kernels"],
+    packages=["torchext", "torchext.demo", "torchext.nn", "torchext.kernels"],
     package_dir={"torchext.kernels": "kernels"},
     package_data={"torchext": ["py.typed"]},
     ext_modules=[extension()],

@@ -1,5 +1,5 @@
-// The whole torch surface of csrc: every op's glue (csrc/<op>.cpp) sees torch through this header alone, and this header sees it
-// through the stable ABI, so one binary serves every torch from the target version on.
+// The whole torch surface of csrc: every op's glue (csrc/<op>.cpp) sees torch through this header alone, and this
+// header sees it through the stable ABI, so one binary serves every torch from the target version on.
 #pragma once
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
@@ -54,11 +54,16 @@ const T* ptr(const std::optional<Tensor>& t) {
 template <typename F>
 void dispatch_float(const Tensor& t, const char* op, F&& f) {
   switch (t.scalar_type()) {
-    case ScalarType::Float: return f.template operator()<float>();
-    case ScalarType::Double: return f.template operator()<double>();
-    case ScalarType::BFloat16: return f.template operator()<BFloat16>();
-    case ScalarType::Half: return f.template operator()<Half>();
-    default: require(false, op, ": expected a float64, float32, bfloat16 or float16 tensor");
+    case ScalarType::Float:
+      return f.template operator()<float>();
+    case ScalarType::Double:
+      return f.template operator()<double>();
+    case ScalarType::BFloat16:
+      return f.template operator()<BFloat16>();
+    case ScalarType::Half:
+      return f.template operator()<Half>();
+    default:
+      require(false, op, ": expected a float64, float32, bfloat16 or float16 tensor");
   }
 }
 
@@ -88,15 +93,21 @@ inline Tensor uninitialised_like(const Tensor& t) {
 // The same, contiguous.  Dtypes are the ABI's numbers: aoti_torch_dtype_uint8() and its like.
 inline Tensor empty(const Tensor& like, Sizes sizes, std::optional<int32_t> dtype = std::nullopt) {
   switch (sizes.size()) {
-    case 0: return empty_strided(like, {}, {}, dtype);
-    case 1: return empty_strided(like, sizes, {1}, dtype);
-    case 2: return empty_strided(like, sizes, {std::max<int64_t>(1, sizes.begin()[1]), 1}, dtype);
-    default: require(false, "empty: at most two dimensions");
+    case 0:
+      return empty_strided(like, {}, {}, dtype);
+    case 1:
+      return empty_strided(like, sizes, {1}, dtype);
+    case 2:
+      return empty_strided(like, sizes, {std::max<int64_t>(1, sizes.begin()[1]), 1}, dtype);
+    default:
+      require(false, "empty: at most two dimensions");
   }
   return Tensor();
 }
 
 // The tensor itself if it is contiguous, else a contiguous copy.
 inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
-inline std::optional<Tensor> dense(const std::optional<Tensor>& t) { return t ? std::optional(dense(*t)) : std::nullopt; }
+inline std::optional<Tensor> dense(const std::optional<Tensor>& t) {
+  return t ? std::optional(dense(*t)) : std::nullopt;
+}
 }  // namespace torchext

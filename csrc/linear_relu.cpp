@@ -77,9 +77,8 @@ struct Cpu {
     TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mm_out(y.get(), x.get(), torch::stable::transpose(w, 0, 1).get()));
     if (!b && !relu) return y;
     dispatch_float(y, "linear", [&]<typename T>() {
-      parallel_for(0, m, grain(n), [&](int64_t row0, int64_t row1) {
-        cpu::bias_relu(ptr<T>(y), ptr<T>(b), relu, n, row0, row1);
-      });
+      parallel_for(0, m, grain(n),
+                   [&](int64_t row0, int64_t row1) { cpu::bias_relu(ptr<T>(y), ptr<T>(b), relu, n, row0, row1); });
     });
     return y;
   }

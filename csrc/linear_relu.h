@@ -8,21 +8,33 @@
 #include "types.h"
 
 namespace torchext {
-struct LinearShape { int64_t m, k, n; };  // x: [m, k]   w: [n, k]   b: [n]   y, dy: [m, n]
+struct LinearShape {
+  int64_t m, k, n;
+};  // x: [m, k]   w: [n, k]   b: [n]   y, dy: [m, n]
 
-// c[i, j] = sum_p a(i, p) b(p, j):  a(i, p) = a[i * a_row + p * a_col],  b(p, j) = b[p * b_row + j * b_col],  c: [m, n] dense
-struct MatmulShape { int64_t m, n, k, a_row, a_col, b_row, b_col; };
+// c[i, j] = sum_p a(i, p) b(p, j):  a(i, p) = a[i * a_row + p * a_col],  b(p, j) = b[p * b_row + j * b_col],  c: [m, n]
+// dense
+struct MatmulShape {
+  int64_t m, n, k, a_row, a_col, b_row, b_col;
+};
 
 namespace cpu {
-// b rearranged for the kernel, as matmul reads it: matmul_pack_size() accumulators, written once and read by every row range.
-template <typename T> int64_t matmul_pack_size(MatmulShape);
-template <typename T> void matmul_pack(acc_t<T>* packed, const T* b, MatmulShape);
+// b rearranged for the kernel, as matmul reads it: matmul_pack_size() accumulators, written once and read by every row
+// range.
+template <typename T>
+int64_t matmul_pack_size(MatmulShape);
+template <typename T>
+void matmul_pack(acc_t<T>* packed, const T* b, MatmulShape);
 // rows [row0, row1) of c = a b + bias, then max(., 0) if relu; bias: [n] or null
 template <typename T>
-void matmul(T* c, const T* a, const acc_t<T>* packed, const T* bias, bool relu, MatmulShape, int64_t row0, int64_t row1);
+void matmul(T* c, const T* a, const acc_t<T>* packed, const T* bias, bool relu, MatmulShape, int64_t row0,
+            int64_t row1);
 // y += bias, then max(., 0) if relu, in place; bias: [n] or null
-template <typename T> void bias_relu(T* y, const T* bias, bool relu, int64_t n, int64_t row0, int64_t row1);
-// dz = dy where y > 0, over `n` columns and rows [row0, row1), and db[j] += sum of its rows. Null dz: not written. Null y: dz = dy.
-template <typename T> void relu_backward(T* dz, acc_t<T>* db, const T* dy, const T* y, int64_t n, int64_t row0, int64_t row1);
+template <typename T>
+void bias_relu(T* y, const T* bias, bool relu, int64_t n, int64_t row0, int64_t row1);
+// dz = dy where y > 0, over `n` columns and rows [row0, row1), and db[j] += sum of its rows. Null dz: not written. Null
+// y: dz = dy.
+template <typename T>
+void relu_backward(T* dz, acc_t<T>* db, const T* dy, const T* y, int64_t n, int64_t row0, int64_t row1);
 }  // namespace cpu
 }  // namespace torchext

@@ -22,8 +22,8 @@ PyObject* cpu_isas(PyObject*, PyObject*) {
 
 bool choose(const char* name) {
   if (cpu::use_isa(name)) return true;
-  PyErr_Format(PyExc_ValueError, "TORCHEXT_CPU is '%s', but this processor and build run only those that torchext info lists",
-               name);
+  PyErr_Format(PyExc_ValueError,
+               "TORCHEXT_CPU is '%s', but this processor and build run only those that torchext info lists", name);
   return false;
 }
 

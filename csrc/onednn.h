@@ -1,5 +1,6 @@
-// Large products and convolutions on the CPU, by way of torch's own entry points to oneDNN (twice as fast as the default BLAS path
-// on AMD). They are C functions of torch's AOTInductor ABI; a torch built without oneDNN lacks them, hence the weak references.
+// Large products and convolutions on the CPU, by way of torch's own entry points to oneDNN (twice as fast as the
+// default BLAS path on AMD). They are C functions of torch's AOTInductor ABI; a torch built without oneDNN lacks them,
+// hence the weak references.
 #pragma once
 #include "glue.h"
 

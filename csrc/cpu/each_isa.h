@@ -1,8 +1,8 @@
-// Builds the vector kernels in the header KERNELS once per instruction set, each time in a namespace of its own (ISA) with
-// vectors of VECTOR_BYTES; CHOOSE_ISA(f(args...)) then calls the one for this processor.
-// Everything that is not to be built per instruction set is included here, before the target changes: an inline function of the
-// standard library compiled for AVX-512 could otherwise be the copy the linker keeps for all.
-// GCC alone compiles one file for several targets by pragma; other compilers, and other processors, get the baseline.
+// Builds the vector kernels in the header KERNELS once per instruction set, each time in a namespace of its own (ISA)
+// with vectors of VECTOR_BYTES; CHOOSE_ISA(f(args...)) then calls the one for this processor. Everything that is not to
+// be built per instruction set is included here, before the target changes: an inline function of the standard library
+// compiled for AVX-512 could otherwise be the copy the linker keeps for all. GCC alone compiles one file for several
+// targets by pragma; other compilers, and other processors, get the baseline.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -41,7 +41,7 @@
 #include "one_isa.h"
 #pragma GCC pop_options
 
-#define CHOOSE_ISA(...)                                  \
+#define CHOOSE_ISA(...)                                         \
   (::torchext::cpu::isa() == Isa::kAvx512 ? avx512::__VA_ARGS__ \
    : ::torchext::cpu::isa() == Isa::kAvx2 ? avx2::__VA_ARGS__   \
                                           : baseline::__VA_ARGS__)

@@ -1,11 +1,12 @@
-// c = a b + bias, optionally max(., 0): kMR x kNR accumulators in registers, b read as packed panels of kNR columns, a broadcast.
-// Small and float64 products only: large ones go to oneDNN, which also blocks for the caches.
+// c = a b + bias, optionally max(., 0): kMR x kNR accumulators in registers, b read as packed panels of kNR columns, a
+// broadcast. Small and float64 products only: large ones go to oneDNN, which also blocks for the caches.
 #ifndef TORCHEXT_GEMM
 #define TORCHEXT_GEMM
 #include "transpose.h"
 
 namespace torchext::cpu::ISA {
-inline constexpr int kMR = ISA_LEVEL == 512 ? 12 : 6;  // kMR * 2 accumulators, 2 for b, 1 to broadcast: of 32 or 16 registers
+inline constexpr int kMR =
+    ISA_LEVEL == 512 ? 12 : 6;  // kMR * 2 accumulators, 2 for b, 1 to broadcast: of 32 or 16 registers
 template <typename A>
 inline constexpr int64_t kNR = 2 * kLanes<A>;
 
@@ -43,7 +44,8 @@ void matmul_pack(acc_t<T>* packed, const T* b, MatmulShape s) {
 }
 
 template <int kRows, typename T>
-inline void tile_(T* c, const T* a, const acc_t<T>* panel, const Vec<acc_t<T>> (&bias)[2], bool relu, MatmulShape s, int64_t width) {
+inline void tile_(T* c, const T* a, const acc_t<T>* panel, const Vec<acc_t<T>> (&bias)[2], bool relu, MatmulShape s,
+                  int64_t width) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   Vec<A> acc[kRows][2];
@@ -70,7 +72,8 @@ inline void tile_(T* c, const T* a, const acc_t<T>* panel, const Vec<acc_t<T>> (
 }
 
 template <typename T>
-void matmul(T* c, const T* a, const acc_t<T>* packed, const T* bias, bool relu, MatmulShape s, int64_t row0, int64_t row1) {
+void matmul(T* c, const T* a, const acc_t<T>* packed, const T* bias, bool relu, MatmulShape s, int64_t row0,
+            int64_t row1) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   for (int64_t j0 = 0; j0 < s.n; j0 += kNR<A>) {
@@ -83,7 +86,9 @@ void matmul(T* c, const T* a, const acc_t<T>* packed, const T* bias, bool relu, 
         if (count > 0) b[h] = count == L ? load(bias + j0 + h * L) : load(bias + j0 + h * L, count);
       }
     int64_t i = row0;
-    auto rows = [&]<int kRows>() { tile_<kRows>(c + i * s.n + j0, a + i * s.a_row, panel, b, relu, s, width), i += kRows; };
+    auto rows = [&]<int kRows>() {
+      tile_<kRows>(c + i * s.n + j0, a + i * s.a_row, panel, b, relu, s, width), i += kRows;
+    };
     while (i + kMR <= row1) rows.template operator()<kMR>();
     while (i + 4 <= row1) rows.template operator()<4>();
     while (i < row1) rows.template operator()<1>();

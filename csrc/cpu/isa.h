@@ -10,6 +10,6 @@ enum class Isa { kBaseline, kAvx2, kAvx512 };
 
 Isa isa();
 const char* isa_name();
-const char* const* isa_names();        // every one this build and this processor can run, narrowest first; ends with null
-bool use_isa(const char* name);        // false, and nothing changes, if this build or this processor cannot run it
+const char* const* isa_names();  // every one this build and this processor can run, narrowest first; ends with null
+bool use_isa(const char* name);  // false, and nothing changes, if this build or this processor cannot run it
 }  // namespace torchext::cpu

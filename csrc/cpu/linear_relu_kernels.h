@@ -1,4 +1,5 @@
-// ReLU's mask and the bias gradient in one pass over dy: read dy and y once, write dz once, keep a column of sums in registers.
+// ReLU's mask and the bias gradient in one pass over dy: read dy and y once, write dz once, keep a column of sums in
+// registers.
 #include "gemm.h"
 
 namespace torchext::cpu::ISA {

@@ -1,0 +1,49 @@
+# `make demo` and `make test` do all their own set-up in .venv. PYTHON=... picks the interpreter, TORCH=... another torch.
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
+CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+.PHONY: demo test test-long lint format build wheel clean
+
+demo: build
+	$(BIN)/python -m torchext demo
+
+test: build lint
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: build
+	$(BIN)/python -m pytest -m long
+
+lint: $(VENV)/tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+format: $(VENV)/tools
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+build: $(VENV)/built
+
+# torch first and by its pin, so that nothing below drags in another one.
+$(VENV)/tools: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet "setuptools>=77" wheel ninja numpy pybind11 pytest pytest-benchmark hypothesis \
+		expecttest scikit-learn matplotlib ruff==0.17.5 clang-format==23.1.5 build
+	touch $@
+
+$(VENV)/built: $(VENV)/tools $(SOURCES)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	touch $@
+
+wheel: build
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean:
+	rm -rf build dist *.egg-info torchext/_C*.so
