@@ -110,7 +110,7 @@ ClassTarget<T> class_target(cpu::Scratch<acc_t<T>>& weights, const Logits& logit
     for (int64_t j = 0; j < c; ++j) weights[j] = weight ? static_cast<A>(ptr<T>(*weight)[j]) : A(1);
     target.weight = weights;
   }
-  if (index && label_smoothing != 0) {
+  if (label_smoothing != 0) {
     double total = 0;
     for (int64_t j = 0; j < c; ++j) total += target.weight[j];
     target.even_total = static_cast<A>(total * label_smoothing / static_cast<double>(c));

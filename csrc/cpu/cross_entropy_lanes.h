@@ -93,20 +93,23 @@ void reduce_lanes(Softmax<acc_t<T>> out, const T* x, const ClassTarget<T>& targe
     each_vector<A>(0, count, [&](int64_t k, auto... lanes) {
       V max = splat<V>(std::numeric_limits<A>::lowest()), sum{}, dot{}, q_sum{};
       for (int64_t j = 0; j < s.c; ++j) max = ISA::max(load(tile + j * width + k), max);
-      for (int64_t j = 0; j < s.c; ++j) {
-        const V d = load(tile + j * width + k) - max;
-        sum += exp(d);
-        if constexpr (kKind != Kind::kIndex) {
-          const V q = lane_weights<kKind>(target, probability, j, j * width + k);
-          dot += q * d;
-          q_sum += q;
+      for (int64_t j0 = 0; j0 < s.c; j0 += kTerms) {
+        V sum1{}, dot1{}, q_sum1{};
+        for (int64_t j = j0; j < std::min(s.c, j0 + kTerms); ++j) {
+          const V d = load(tile + j * width + k) - max;
+          sum1 += exp(d);
+          if constexpr (kKind != Kind::kIndex) dot1 += lane_weights<kKind>(target, probability, j, j * width + k) * d;
+          if constexpr (kKind == Kind::kProbability) q_sum1 += load(probability + j * width + k) * target.weight[j];
         }
+        sum += sum1;
+        dot += dot1;
+        q_sum += q_sum1;
       }
       const int64_t i = p - p0 + k;
       store(out.max + i, max, lanes...);
       store(out.sum + i, sum, lanes...);
       store(out.dot + i, dot, lanes...);
-      store(out.q_sum + i, q_sum, lanes...);
+      store(out.q_sum + i, q_sum * target.keep + target.even_total, lanes...);
     });
   });
 }

@@ -21,13 +21,21 @@ inline auto first(int64_t count) {
   return lane < splat<decltype(lane)>(static_cast<std::conditional_t<sizeof(A) == 4, int32_t, int64_t>>(count));
 }
 
-// The target weights of classes j... of position p, less those an index adds; `lanes` is empty or the count of lanes.
+// Of classes j... of position p: the weighted probabilities given; the target weights, less those an index adds.
+// `lanes` is empty or the count of lanes.
+template <typename T, typename... Lanes>
+inline Vec<acc_t<T>> given_weights(const ClassTarget<T>& target, int64_t c, int64_t p, int64_t j, Lanes... lanes) {
+  return load(target.weight + j, lanes...) * load(target.probability + p * c + j, lanes...);
+}
 template <Kind kKind, typename T, typename... Lanes>
 inline Vec<acc_t<T>> target_weights(const ClassTarget<T>& target, int64_t c, int64_t p, int64_t j, Lanes... lanes) {
-  const Vec<acc_t<T>> weight = load(target.weight + j, lanes...);
-  if constexpr (kKind == Kind::kSmoothedIndex) return weight * target.even;
-  return weight * (load(target.probability + p * c + j, lanes...) * target.keep + target.even);
+  const Vec<acc_t<T>> even = load(target.weight + j, lanes...) * target.even;
+  if constexpr (kKind == Kind::kSmoothedIndex) return even;
+  return given_weights(target, c, p, j, lanes...) * target.keep + even;
 }
+
+// Sums are kept in two levels, of so many terms each time: a long row's rounding errors grow by their number.
+inline constexpr int64_t kTerms = 32;
 
 // Calls f(j) for every full vector of classes from j0 to j1 and f(j, count) for the rest.
 template <typename A, typename F>
@@ -63,24 +71,27 @@ void reduce_row(Softmax<acc_t<T>> out, int64_t i, const T* x, const ClassTarget<
       sum *= exp(splat<V>(max - higher));
       max = higher;
     }
-    each_vector<A>(j0, j1, [&](int64_t at, auto... lanes) {
-      V d = load(x + at, lanes...) - max, e = exp(d);
-      if constexpr (sizeof...(lanes) > 0) {
-        d = first<A>(lanes...) ? d : V{};
-        e = first<A>(lanes...) ? e : V{};
-      }
-      sum += e;
-      if constexpr (kKind != Kind::kIndex) {
-        const V q = target_weights<kKind>(target, c, p, at, lanes...);
-        dot += q * d;
-        q_sum += q;
-      }
-    });
+    for (int64_t k0 = j0; k0 < j1; k0 += kTerms * kLanes<A>) {
+      V sum1{}, dot1{}, q_sum1{};
+      each_vector<A>(k0, std::min(j1, k0 + kTerms * kLanes<A>), [&](int64_t at, auto... lanes) {
+        V d = load(x + at, lanes...) - max, e = exp(d);
+        if constexpr (sizeof...(lanes) > 0) {
+          d = first<A>(lanes...) ? d : V{};
+          e = first<A>(lanes...) ? e : V{};
+        }
+        sum1 += e;
+        if constexpr (kKind != Kind::kIndex) dot1 += target_weights<kKind>(target, c, p, at, lanes...) * d;
+        if constexpr (kKind == Kind::kProbability) q_sum1 += given_weights(target, c, p, at, lanes...);
+      });
+      sum += sum1;
+      dot += dot1;
+      q_sum += q_sum1;
+    }
   }
   out.max[i] = max;
   out.sum[i] = ISA::sum(sum);
   out.dot[i] = ISA::sum(dot);
-  out.q_sum[i] = ISA::sum(q_sum);
+  out.q_sum[i] = ISA::sum(q_sum) * target.keep + target.even_total;
 }
 
 template <Kind kKind, typename T>
