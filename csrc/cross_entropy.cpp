@@ -131,31 +131,44 @@ Tensor empty_loss(const Tensor& x, int64_t reduction) {
 
 bool is_index(const Tensor& target) { return target.scalar_type() == ScalarType::Long; }
 
-// Returns the loss, and what backward needs: SoftmaxStats and the total weight in one tensor of accumulators.
+void require_in_range(int64_t position, const int64_t* index, int64_t c, int64_t ignore_index) {
+  if (position < 0) return;
+  const int64_t t = index[position];
+  require(false, "cross_entropy: expected target in [0, ", c, ") or ignore_index ", ignore_index, ", got ", t,
+          " at flat position ", position, " (torch: Target ", t, " is out of bounds.)");
+}
+
+// Returns the loss, and what backward needs. That is SoftmaxStats and the total weight in one tensor of accumulators or, if asked,
+// the gradient for a dloss of 1, which spares a small loss the second call.
 template <class Backend>
 std::tuple<Tensor, Tensor> cross_entropy(const Tensor& x, const Tensor& target, const std::optional<Tensor>& weight_,
-                                         int64_t ignore_index, double label_smoothing, int64_t reduction) {
-  const bool index = is_index(target);
+                                         int64_t ignore_index, double label_smoothing, int64_t reduction, bool save_gradient) {
+  const bool index = is_index(target), mean = reduction == kMean;
   const Logits logits(x, target, index);
   const std::optional<Tensor> weight = dense(weight_);
-  Tensor loss = empty_loss(x, reduction);
   const int64_t positions = logits.positions(), size = stats_size(positions, index);
   const bool wide = x.scalar_type() == ScalarType::Double;
-  Tensor stats = empty(x, {size}, wide ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32());
+  require(!save_gradient || reduction != kNone, "cross_entropy: save_gradient is for mean and sum");
+  Tensor loss = empty_loss(x, reduction);
+  Tensor saved = save_gradient ? uninitialised_like(logits.x)
+                               : empty(x, {size}, wide ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32());
   dispatch_float(x, "cross_entropy", [&]<typename T>() {
     using A = acc_t<T>;
-    cpu::Scratch<A> weights(0);
+    cpu::Scratch<A> weights(0), scratch(save_gradient ? size : 0);
+    A* const stats = save_gradient ? static_cast<A*>(scratch) : ptr<A>(saved);
     const ClassTarget<T> targets = class_target<T>(weights, logits, index, weight, ignore_index, label_smoothing);
     const LossSum total = Backend::template forward<T>(reduction == kNone ? ptr<T>(loss) : nullptr,
-                                                       stats_at<T>(ptr<A>(stats), positions, index), ptr<T>(logits.x), targets,
+                                                       stats_at<T>(stats, positions, index), ptr<T>(logits.x), targets,
                                                        logits.shape);
-    if (const int64_t p = total.out_of_range; p >= 0)
-      require(false, "cross_entropy: expected target in [0, ", logits.shape.c, ") or ignore_index ", ignore_index, "; got ",
-              targets.index[p], " at flat position ", p, " (torch: Target ", targets.index[p], " is out of bounds.)");
-    ptr<A>(stats)[size - 1] = static_cast<A>(total.weight);
-    if (reduction != kNone) ptr<T>(loss)[0] = static_cast<T>(reduction == kMean ? total.loss / total.weight : total.loss);
+    require_in_range(total.out_of_range, targets.index, logits.shape.c, ignore_index);
+    stats[size - 1] = static_cast<A>(total.weight);
+    if (reduction != kNone) ptr<T>(loss)[0] = static_cast<T>(mean ? total.loss / total.weight : total.loss);
+    const T one(1);
+    if (save_gradient)
+      Backend::template backward<T>(ptr<T>(saved), &one, 0, mean ? 1 / stats[size - 1] : A(1), ptr<T>(logits.x), targets,
+                                    stats_at<T>(stats, positions, index), logits.shape);
   });
-  return {loss, stats};
+  return {loss, saved};
 }
 
 template <class Backend>

@@ -4,21 +4,31 @@
 #define TORCHEXT_EXP
 
 namespace torchext::cpu::ISA {
+// p * 2^n, n the integer in the low bits of `shifted`; `underflows` where the result is 0.
+template <typename V, typename M>
+inline V scale(V p, V shifted, V n, M underflows) {
+#if ISA_LEVEL == 512
+  if constexpr (sizeof(p[0]) == 4) return bits<V>(_mm512_scalef_ps(bits<__m512>(p), bits<__m512>(n)));
+  else return bits<V>(_mm512_scalef_pd(bits<__m512d>(p), bits<__m512d>(n)));
+#else
+  return underflows ? V{} : bits<V>(bits<M>(p) + (bits<M>(shifted) << (sizeof(p[0]) == 4 ? 23 : 52)));
+#endif
+}
+
 // exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2) / 2; adding 1.5 * 2^23 leaves n in the low bits. At most 1 ulp off.
 inline Vec<float> exp(Vec<float> x) {
   using V = Vec<float>;
   constexpr float kSmallest = -87.33654f, kRound = 12582912.0f;
-  const V y = x < kSmallest ? splat<V>(kSmallest) : x;
+  const V y = max(splat<V>(ISA_LEVEL == 512 ? -1000.0f : kSmallest), x);
   const V shifted = y * 1.44269504f + kRound, n = shifted - kRound;
   const V r = (y - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts: the first product is exact
-  V p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-  const V result = p * bits<V>((bits<Vec<int32_t>>(shifted) << 23) + (127 << 23));
-  return x < kSmallest ? V{} : result;
+  V p = r * 1.3814540580e-3f + 8.3687454462e-3f;
+  p = p * r + 4.1668388993e-2f;
+  p = p * r + 1.6666521132e-1f;
+  p = p * r + 4.9999994040e-1f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  return scale(p, shifted, n, x < kSmallest);
 }
 
 // The same with Taylor's series to r^13 / 13!: 4e-18 relative.
@@ -28,13 +38,12 @@ inline Vec<double> exp(Vec<double> x) {
   constexpr double kInverseFactorial[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880,
                                           1.0 / 40320,      1.0 / 5040,      1.0 / 720,      1.0 / 120,     1.0 / 24,
                                           1.0 / 6,          0.5,             1.0,            1.0};
-  const V y = x < kSmallest ? splat<V>(kSmallest) : x;
+  const V y = max(splat<V>(ISA_LEVEL == 512 ? -2000.0 : kSmallest), x);
   const V shifted = y * 1.4426950408889634 + kRound, n = shifted - kRound;
   const V r = (y - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
   V p = splat<V>(kInverseFactorial[0]);
   for (int i = 1; i < 14; ++i) p = p * r + kInverseFactorial[i];
-  const V result = p * bits<V>((bits<Vec<int64_t>>(shifted) << 52) + (int64_t{1023} << 52));
-  return x < kSmallest ? V{} : result;
+  return scale(p, shifted, n, x < kSmallest);
 }
 
 // log(x) = e ln 2 + log(1 + f), 1 + f in [sqrt(1/2), sqrt(2)).
