@@ -60,6 +60,7 @@ struct Cpu {
   template <typename F>
   static void each_block(ClassShape s, F&& f) {
     const int64_t positions = s.n * s.s, size = block(s), blocks = (positions + size - 1) / size;
+    if (blocks == 1) return f(0, 0, positions);  // 0.2 us sooner
     parallel_for(0, blocks, grain(size * s.c), [&](int64_t block0, int64_t block1) {
       for (int64_t i = block0; i < block1; ++i) f(i, i * size, std::min(positions, (i + 1) * size));
     });

@@ -127,16 +127,16 @@ void gradient_lanes(T* dx, const T* x, Gradient<acc_t<T>> in, const ClassTarget<
     const int64_t i = p - p0;
     each_vector<A>(0, count, [&](int64_t k, auto... lanes) {
       const V max = load(in.max + i + k, lanes...), factor = load(in.softmax_factor + i + k, lanes...);
-      const V gradient = load(in.gradient + i + k, lanes...);
+      const V gradient = load(in.gradient + i + k, lanes...), at_index = load(in.at_index + i + k, lanes...);
+      const auto index = bits<Vec<Lane<A>>>(load(reinterpret_cast<const A*>(in.index + i + k), lanes...));
       for (int64_t j = 0; j < s.c; ++j) {
         A* at = tile + j * width + k;
         V v = exp(load(at) - max) * factor;
         if constexpr (kKind != Kind::kIndex) v -= lane_weights<kKind>(target, probability, j, j * width + k) * gradient;
+        if constexpr (kKind != Kind::kProbability) v -= index == static_cast<Lane<A>>(j) ? at_index : V{};
         store(at, v);
       }
     });
-    for (int64_t l = 0; l < count; ++l)
-      if (const int64_t t = in.index[i + l]; t >= 0) tile[t * width + l] -= in.at_index[i + l];
     scatter(dx, static_cast<const A*>(tile), width, s, p, count);
   });
 }

@@ -6,19 +6,23 @@
 namespace torchext::cpu::ISA {
 enum class Kind { kIndex, kSmoothedIndex, kProbability };
 
+// An index as wide as a lane: 32 bits hold every class whose logits fit in memory 16 positions at a time.
+template <typename A>
+using Lane = std::conditional_t<sizeof(A) == 4, int32_t, int64_t>;
+
 // What a block of positions yields forward: sum of exp(x - max); dot and sum of the target weights (without index's own part).
 template <typename A>
 struct Softmax { A *max, *sum, *dot, *q_sum; };
 
 // What a block of positions needs backward: dx = exp(x - max) * softmax_factor - gradient * q, less at_index at the index.
 template <typename A>
-struct Gradient { const A *max, *softmax_factor, *gradient, *at_index; const int64_t* index; };
+struct Gradient { const A *max, *softmax_factor, *gradient, *at_index; const Lane<A>* index; };
 
 template <typename A>
 inline auto first(int64_t count) {
-  decltype(Vec<A>{} < Vec<A>{}) lane{};
+  Vec<Lane<A>> lane{};
   for (int i = 0; i < kLanes<A>; ++i) lane[i] = i;
-  return lane < splat<decltype(lane)>(static_cast<std::conditional_t<sizeof(A) == 4, int32_t, int64_t>>(count));
+  return lane < static_cast<Lane<A>>(count);
 }
 
 // Of classes j... of position p: the weighted probabilities given; the target weights, less those an index adds.
