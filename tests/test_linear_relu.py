@@ -255,6 +255,18 @@ def test_routes_are_recorded():
     assert "complex64" in routes[2].why
 
 
+def test_auto_leaves_the_smallest_products_to_stock():
+    x, w = torch.randn(2, 3), torch.randn(4, 3)
+    with torchext.backend("auto"), torchext.record_routes() as routes:
+        F.linear(x, w)
+        F.linear_relu(x, w)
+        F.linear(torch.randn(64, 784), torch.randn(500, 784))
+        with pytest.raises(RuntimeError, match=r"expected input .* weight"):
+            F.linear(x, w.t())
+    assert [r.backend for r in routes] == ["stock", "native", "native", "stock"]
+    assert "measured faster" in routes[0].why
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_modules_are_drop_ins(assert_drop_in, bias):
     x = torch.randn(7, 5)
