@@ -9,6 +9,7 @@ from torch.nn import _reduction
 
 from . import _route
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
+from ._route import PLAIN
 
 _NONE, _MEAN, _SUM = 0, 1, 2
 _REDUCTIONS = {"none": _NONE, "mean": _MEAN, "sum": _SUM}
@@ -75,18 +76,21 @@ def _recompute(ctx, dloss, x, target, weight):
     def stock(x, target, weight):
         return torch._C._nn.cross_entropy_loss(x, target, weight, reduction, ignore_index, label_smoothing)
 
-    return *recompute_backward(stock, (x, target, weight), dloss, ctx.needs_input_grad), None, None, None
+    return *recompute_backward(stock, (x, target, weight), dloss, ctx.needs_input_grad[:3]), None
 
 
 class CrossEntropyFunction(Function):
     @staticmethod
-    def forward(ctx, x, target, weight, ignore_index, label_smoothing, reduction):
+    def forward(ctx, x, target, weight, options):
         small = (
-            not torch.compiler.is_compiling() and reduction != _NONE and x.numel() <= _SMALL and x.dtype in _WIDE
+            options[2] != _NONE
+            and not torch.compiler.is_compiling()
+            and x.numel() <= _SMALL
+            and x.dtype in _WIDE
         )
-        loss, saved = _cross_entropy(x, target, weight, ignore_index, label_smoothing, reduction, small)
+        loss, saved = _cross_entropy(x, target, weight, *options, small)
         ctx.save_for_backward(x, target, weight, saved)
-        ctx.options = ignore_index, label_smoothing, reduction
+        ctx.options = options
         ctx.small = small
         return loss
 
@@ -99,11 +103,11 @@ class CrossEntropyFunction(Function):
             dx = saved * dloss
         else:
             dx = _cross_entropy_backward(dloss, x, target, weight, saved, *ctx.options)
+        dtarget = None
         if ctx.needs_input_grad[1]:
             _, label_smoothing, reduction = ctx.options
             dtarget = _target_gradient(dloss, x, target, weight, label_smoothing, reduction)
-            return dx, dtarget, None, None, None, None
-        return dx, None, None, None, None, None
+        return dx, dtarget, None, None
 
 
 _WANTS = (
@@ -116,7 +120,7 @@ def _why_stock(x, target, weight, ignore_index, label_smoothing, reduction) -> s
     why = _route.why_stock(x, weight)
     if why is not None:
         return why
-    if type(target) not in _route._PLAIN or not target.is_cpu:
+    if type(target) not in PLAIN or not target.is_cpu:
         return _route._why_tensor(target) or "target is not a plain tensor"
     sizes, target_sizes = x.shape, target.shape
     dims = len(sizes)
@@ -147,6 +151,32 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
+    r"""Softmax cross-entropy of logits. Counterpart of :func:`torch.nn.functional.cross_entropy`.
+
+    :math:`-\sum_j q_j \log \mathrm{softmax}(x)_j` at every position, with :math:`q` the target's weights of the classes.
+    Backward saves two numbers a position beside ``input``; or, of at most 16384 float32 or float64 logits, their gradient.
+
+    Args:
+        input: :math:`x`, ``[n, c, ...]`` or ``[c]``; float64, float32, bfloat16 or float16 for our kernel, else stock's.
+        target: class indices, int64 ``[n, ...]``, each in ``[0, c)`` or ``ignore_index``; or class probabilities, like ``input``.
+        weight: of each class, ``[c]``, or None.
+        size_average, reduce: deprecated; as in torch they override ``reduction``.
+        ignore_index: the index of positions that count for nothing.
+        reduction: "mean" (over the weights of the targets not ignored), "sum" or "none".
+        label_smoothing: the share of every target, 0 to 1, that is spread over all classes.
+
+    Returns:
+        The loss, a scalar or, for "none", ``[n, ...]``. The mean of nothing is NaN, and its gradient 0.
+
+    Raises:
+        IndexError: an index is neither in ``[0, c)`` nor ``ignore_index``.
+        RuntimeError, ValueError: the arguments do not fit together.
+
+    Example:
+        >>> from torchext.nn import functional as F
+        >>> F.cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+        tensor(0.6931)
+    """
     if size_average is not None or reduce is not None:
         reduction = _reduction.legacy_get_string(size_average, reduce)
     if torch.is_autocast_enabled("cpu"):
@@ -161,9 +191,28 @@ def cross_entropy(
     options = ignore_index, label_smoothing, _REDUCTIONS[reduction]
     try:
         if wants_grad(input, target):
-            return CrossEntropyFunction.call(input, target, weight, *options)
+            return CrossEntropyFunction.call(input, target, weight, options)
         return _cross_entropy(input, target, weight, *options, False)[0]
     except RuntimeError as error:
         if "is out of bounds" in str(error):
             raise IndexError(str(error)) from None
         raise
+
+
+def _float32(t):
+    return t.float() if isinstance(t, Tensor) and t.is_cpu and t.dtype in (torch.bfloat16, torch.float16) else t
+
+
+class CrossEntropyLoss(nn.CrossEntropyLoss):
+    """:class:`torch.nn.CrossEntropyLoss` on our kernels: same arguments, buffers and state_dict; see :func:`cross_entropy`.
+
+    Example:
+        >>> from torchext import nn
+        >>> nn.CrossEntropyLoss()(torch.zeros(2, 4), torch.tensor([1, 3]))
+        tensor(1.3863)
+    """
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return cross_entropy(
+            input, target, self.weight, None, self.ignore_index, None, self.reduction, self.label_smoothing
+        )

@@ -6,13 +6,14 @@ import sys as _sys
 import torch.nn as _stock
 from torch.nn import *
 
+from ..cross_entropy import CrossEntropyLoss
 from ..linear_relu import Linear, LinearReLU
 
 functional = _importlib.import_module(
     ".functional", __name__
 )  # `from . import` would find torch.nn's, starred in above
 
-OURS = ("Linear", "LinearReLU")
+OURS = ("CrossEntropyLoss", "Linear", "LinearReLU")
 
 
 def __getattr__(name):
