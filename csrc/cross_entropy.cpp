@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "cpu/pages.h"
 #include "cpu/scratch.h"
 #include "glue.h"
 
@@ -67,10 +68,12 @@ struct Cpu {
   }
 
   template <typename T>
-  static LossSum forward(T* loss, SoftmaxStats<acc_t<T>> stats, const T* x, const ClassTarget<T>& target, ClassShape s) {
+  static LossSum forward(T* loss, SoftmaxStats<acc_t<T>> stats, const T* x, const ClassTarget<T>& target,
+                         ClassShape s) {
     const int64_t blocks = (s.n * s.s + block(s) - 1) / block(s);
     cpu::Scratch<LossSum> sums(blocks);
-    each_block(s, [&](int64_t i, int64_t p0, int64_t p1) { sums[i] = cpu::cross_entropy(loss, stats, x, target, s, p0, p1); });
+    each_block(
+        s, [&](int64_t i, int64_t p0, int64_t p1) { sums[i] = cpu::cross_entropy(loss, stats, x, target, s, p0, p1); });
     LossSum total{0, 0, -1};
     for (int64_t i = 0; i < blocks; ++i) {
       total.loss += sums[i].loss;
@@ -81,8 +84,9 @@ struct Cpu {
   }
 
   template <typename T>
-  static void backward(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x, const ClassTarget<T>& target,
-                       SoftmaxStats<acc_t<T>> stats, ClassShape s) {
+  static void backward(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x,
+                       const ClassTarget<T>& target, SoftmaxStats<acc_t<T>> stats, ClassShape s) {
+    cpu::use_large_pages(dx, s.n * s.c * s.s * static_cast<int64_t>(sizeof(T)));
     each_block(s, [&](int64_t, int64_t p0, int64_t p1) {
       cpu::cross_entropy_backward(dx, dloss, dloss_step, scale, x, target, stats, s, p0, p1);
     });
@@ -91,8 +95,8 @@ struct Cpu {
 
 // The target as the kernels read it; `weights` holds the class weights where they are not the caller's own.
 template <typename T>
-ClassTarget<T> class_target(cpu::Scratch<acc_t<T>>& weights, const Logits& logits, bool index, const std::optional<Tensor>& weight,
-                            int64_t ignore_index, double label_smoothing) {
+ClassTarget<T> class_target(cpu::Scratch<acc_t<T>>& weights, const Logits& logits, bool index,
+                            const std::optional<Tensor>& weight, int64_t ignore_index, double label_smoothing) {
   using A = acc_t<T>;
   const int64_t c = logits.shape.c;
   ClassTarget<T> target{};
@@ -139,11 +143,12 @@ void require_in_range(int64_t position, const int64_t* index, int64_t c, int64_t
           " at flat position ", position, " (torch: Target ", t, " is out of bounds.)");
 }
 
-// Returns the loss, and what backward needs. That is SoftmaxStats and the total weight in one tensor of accumulators or, if asked,
-// the gradient for a dloss of 1, which spares a small loss the second call.
+// Returns the loss, and what backward needs. That is SoftmaxStats and the total weight in one tensor of accumulators
+// or, if asked, the gradient for a dloss of 1, which spares a small loss the second call.
 template <class Backend>
 std::tuple<Tensor, Tensor> cross_entropy(const Tensor& x, const Tensor& target, const std::optional<Tensor>& weight_,
-                                         int64_t ignore_index, double label_smoothing, int64_t reduction, bool save_gradient) {
+                                         int64_t ignore_index, double label_smoothing, int64_t reduction,
+                                         bool save_gradient) {
   const bool index = is_index(target), mean = reduction == kMean;
   const Logits logits(x, target, index);
   const std::optional<Tensor> weight = dense(weight_);
@@ -158,23 +163,24 @@ std::tuple<Tensor, Tensor> cross_entropy(const Tensor& x, const Tensor& target, 
     cpu::Scratch<A> weights(0), scratch(save_gradient ? size : 0);
     A* const stats = save_gradient ? static_cast<A*>(scratch) : ptr<A>(saved);
     const ClassTarget<T> targets = class_target<T>(weights, logits, index, weight, ignore_index, label_smoothing);
-    const LossSum total = Backend::template forward<T>(reduction == kNone ? ptr<T>(loss) : nullptr,
-                                                       stats_at<T>(stats, positions, index), ptr<T>(logits.x), targets,
-                                                       logits.shape);
+    const LossSum total =
+        Backend::template forward<T>(reduction == kNone ? ptr<T>(loss) : nullptr, stats_at<T>(stats, positions, index),
+                                     ptr<T>(logits.x), targets, logits.shape);
     require_in_range(total.out_of_range, targets.index, logits.shape.c, ignore_index);
     stats[size - 1] = static_cast<A>(total.weight);
     if (reduction != kNone) ptr<T>(loss)[0] = static_cast<T>(mean ? total.loss / total.weight : total.loss);
     const T one(1);
     if (save_gradient)
-      Backend::template backward<T>(ptr<T>(saved), &one, 0, mean ? 1 / stats[size - 1] : A(1), ptr<T>(logits.x), targets,
-                                    stats_at<T>(stats, positions, index), logits.shape);
+      Backend::template backward<T>(ptr<T>(saved), &one, 0, mean ? 1 / stats[size - 1] : A(1), ptr<T>(logits.x),
+                                    targets, stats_at<T>(stats, positions, index), logits.shape);
   });
   return {loss, saved};
 }
 
 template <class Backend>
-Tensor cross_entropy_backward(const Tensor& dloss_, const Tensor& x, const Tensor& target, const std::optional<Tensor>& weight_,
-                              const Tensor& stats, int64_t ignore_index, double label_smoothing, int64_t reduction) {
+Tensor cross_entropy_backward(const Tensor& dloss_, const Tensor& x, const Tensor& target,
+                              const std::optional<Tensor>& weight_, const Tensor& stats, int64_t ignore_index,
+                              double label_smoothing, int64_t reduction) {
   const bool index = is_index(target);
   const Logits logits(x, target, index);
   const Tensor dloss = dense(dloss_);
@@ -188,8 +194,9 @@ Tensor cross_entropy_backward(const Tensor& dloss_, const Tensor& x, const Tenso
     cpu::Scratch<A> weights(0);
     const ClassTarget<T> targets = class_target<T>(weights, logits, index, weight, ignore_index, label_smoothing);
     A* const saved = const_cast<A*>(ptr<A>(stats));
-    Backend::template backward<T>(ptr<T>(dx), ptr<T>(dloss), reduction == kNone, reduction == kMean ? 1 / saved[size - 1] : A(1),
-                                  ptr<T>(logits.x), targets, stats_at<T>(saved, positions, index), logits.shape);
+    Backend::template backward<T>(ptr<T>(dx), ptr<T>(dloss), reduction == kNone,
+                                  reduction == kMean ? 1 / saved[size - 1] : A(1), ptr<T>(logits.x), targets,
+                                  stats_at<T>(saved, positions, index), logits.shape);
   });
   return dx;
 }

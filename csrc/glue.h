@@ -78,7 +78,8 @@ inline Tensor empty_strided(const Tensor& like, int64_t dim, const int64_t* size
                                                   like.get_device_index(), &handle));
   return Tensor(handle);
 }
-inline Tensor empty_strided(const Tensor& like, Sizes sizes, Sizes strides, std::optional<int32_t> dtype = std::nullopt) {
+inline Tensor empty_strided(const Tensor& like, Sizes sizes, Sizes strides,
+                            std::optional<int32_t> dtype = std::nullopt) {
   return empty_strided(like, static_cast<int64_t>(sizes.size()), sizes.begin(), strides.begin(), dtype);
 }
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn import _reduction
+from torch.nn import functional as F
 
 from . import _route
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
@@ -82,12 +82,7 @@ def _recompute(ctx, dloss, x, target, weight):
 class CrossEntropyFunction(Function):
     @staticmethod
     def forward(ctx, x, target, weight, options):
-        small = (
-            options[2] != _NONE
-            and not torch.compiler.is_compiling()
-            and x.numel() <= _SMALL
-            and x.dtype in _WIDE
-        )
+        small = options[2] != _NONE and not torch.compiler.is_compiling() and x.numel() <= _SMALL and x.dtype in _WIDE
         loss, saved = _cross_entropy(x, target, weight, *options, small)
         ctx.save_for_backward(x, target, weight, saved)
         ctx.options = options

@@ -1,6 +1,6 @@
-// Softmax cross-entropy in one pass over the logits: forward reads x once, backward reads x and writes dx once; one exp per logit
-// each way. Bound by memory from a few hundred classes on, by exp below. Where a position's classes lie side by side and are many,
-// the vector's lanes are classes; else they are positions, so that no sum runs across lanes.
+// Softmax cross-entropy in one pass over the logits: forward reads x once, backward reads x and writes dx once; one exp
+// per logit each way. Bound by memory from a few hundred classes on, by exp below. Where a position's classes lie side
+// by side and are many, the vector's lanes are classes; else they are positions, so that no sum runs across lanes.
 #include "cross_entropy_lanes.h"
 #include "cross_entropy_rows.h"
 
@@ -19,8 +19,8 @@ void with_kind(const ClassTarget<T>& target, F&& f) {
 inline bool lanes_are_positions(ClassShape s) { return s.s > 1 || s.c <= kFewClasses; }
 
 template <typename T>
-LossSum cross_entropy(T* loss, SoftmaxStats<acc_t<T>> stats, const T* x, const ClassTarget<T>& target, ClassShape s, int64_t p0,
-                      int64_t p1) {
+LossSum cross_entropy(T* loss, SoftmaxStats<acc_t<T>> stats, const T* x, const ClassTarget<T>& target, ClassShape s,
+                      int64_t p0, int64_t p1) {
   using A = acc_t<T>;
   A sum[kPositions], dot[kPositions], q_sum[kPositions];
   const Softmax<A> out{stats.max + p0, sum, dot, stats.q_sum ? stats.q_sum + p0 : q_sum};
@@ -65,8 +65,9 @@ LossSum cross_entropy(T* loss, SoftmaxStats<acc_t<T>> stats, const T* x, const C
 }
 
 template <typename T>
-void cross_entropy_backward(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x, const ClassTarget<T>& target,
-                            SoftmaxStats<acc_t<T>> stats, ClassShape s, int64_t p0, int64_t p1) {
+void cross_entropy_backward(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x,
+                            const ClassTarget<T>& target, SoftmaxStats<acc_t<T>> stats, ClassShape s, int64_t p0,
+                            int64_t p1) {
   using A = acc_t<T>;
   A softmax_factor[kPositions], gradient[kPositions], at_index[kPositions];
   Lane<A> index[kPositions];

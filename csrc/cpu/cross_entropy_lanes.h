@@ -1,12 +1,13 @@
-// Cross-entropy where the lanes of a vector are positions: a tile [c, width] of accumulators is gathered first, from classes that
-// lie s apart or by turning a block of rows on its side.
+// Cross-entropy where the lanes of a vector are positions: a tile [c, width] of accumulators is gathered first, from
+// classes that lie s apart or by turning a block of rows on its side.
 #ifndef TORCHEXT_CROSS_ENTROPY_LANES
 #define TORCHEXT_CROSS_ENTROPY_LANES
 #include "cross_entropy_rows.h"
 #include "transpose.h"
 
 namespace torchext::cpu::ISA {
-// Where classes lie apart, a tile is four vectors wide: 256 bytes from each place, unless it would leave the second-level cache.
+// Where classes lie apart, a tile is four vectors wide: 256 bytes from each place, unless it would leave the
+// second-level cache.
 template <typename A>
 inline int64_t tile_width(ClassShape s) {
   constexpr int64_t kTileBytes = 1 << 18;
@@ -31,7 +32,8 @@ inline void gather(acc_t<T>* tile, int64_t width, const T* x, ClassShape s, int6
   if (s.s > 1) {
     const T* from = x + (p / s.s * s.c) * s.s + p % s.s;
     for (int64_t j = 0; j < s.c; ++j)
-      each_vector<A>(0, count, [&](int64_t k, auto... lanes) { store(tile + j * width + k, load(from + j * s.s + k, lanes...)); });
+      each_vector<A>(
+          0, count, [&](int64_t k, auto... lanes) { store(tile + j * width + k, load(from + j * s.s + k, lanes...)); });
     return;
   }
   const T *rows = x + p * s.c, *end = rows + count * s.c;
@@ -46,7 +48,8 @@ inline void gather(acc_t<T>* tile, int64_t width, const T* x, ClassShape s, int6
   }
 }
 
-// The reverse. A row's last vector may run into the next row, whose part of that is written later, but not past the run's end.
+// The reverse. A row's last vector may run into the next row, whose part of that is written later, but not past the
+// run's end.
 template <typename T>
 inline void scatter(T* x, const acc_t<T>* tile, int64_t width, ClassShape s, int64_t p, int64_t count) {
   using A = acc_t<T>;
@@ -54,7 +57,8 @@ inline void scatter(T* x, const acc_t<T>* tile, int64_t width, ClassShape s, int
   if (s.s > 1) {
     T* to = x + (p / s.s * s.c) * s.s + p % s.s;
     for (int64_t j = 0; j < s.c; ++j)
-      each_vector<A>(0, count, [&](int64_t k, auto... lanes) { store(to + j * s.s + k, load(tile + j * width + k), lanes...); });
+      each_vector<A>(0, count,
+                     [&](int64_t k, auto... lanes) { store(to + j * s.s + k, load(tile + j * width + k), lanes...); });
     return;
   }
   const T* end = x + (p + count) * s.c;
@@ -74,14 +78,16 @@ inline void scatter(T* x, const acc_t<T>* tile, int64_t width, ClassShape s, int
 }
 
 template <Kind kKind, typename T>
-inline Vec<acc_t<T>> lane_weights(const ClassTarget<T>& target, const acc_t<T>* probability, int64_t j, int64_t offset) {
+inline Vec<acc_t<T>> lane_weights(const ClassTarget<T>& target, const acc_t<T>* probability, int64_t j,
+                                  int64_t offset) {
   using V = Vec<acc_t<T>>;
   if constexpr (kKind == Kind::kSmoothedIndex) return splat<V>(target.weight[j] * target.even);
   return (load(probability + offset) * target.keep + target.even) * target.weight[j];
 }
 
 template <Kind kKind, typename T>
-void reduce_lanes(Softmax<acc_t<T>> out, const T* x, const ClassTarget<T>& target, ClassShape s, int64_t p0, int64_t p1) {
+void reduce_lanes(Softmax<acc_t<T>> out, const T* x, const ClassTarget<T>& target, ClassShape s, int64_t p0,
+                  int64_t p1) {
   using A = acc_t<T>;
   using V = Vec<A>;
   const int64_t width = tile_width<A>(s), size = s.c * width;
@@ -115,7 +121,8 @@ void reduce_lanes(Softmax<acc_t<T>> out, const T* x, const ClassTarget<T>& targe
 }
 
 template <Kind kKind, typename T>
-void gradient_lanes(T* dx, const T* x, Gradient<acc_t<T>> in, const ClassTarget<T>& target, ClassShape s, int64_t p0, int64_t p1) {
+void gradient_lanes(T* dx, const T* x, Gradient<acc_t<T>> in, const ClassTarget<T>& target, ClassShape s, int64_t p0,
+                    int64_t p1) {
   using A = acc_t<T>;
   using V = Vec<A>;
   const int64_t width = tile_width<A>(s), size = s.c * width;

@@ -10,13 +10,20 @@ enum class Kind { kIndex, kSmoothedIndex, kProbability };
 template <typename A>
 using Lane = std::conditional_t<sizeof(A) == 4, int32_t, int64_t>;
 
-// What a block of positions yields forward: sum of exp(x - max); dot and sum of the target weights (without index's own part).
+// What a block of positions yields forward: sum of exp(x - max); dot and sum of the target weights (without index's own
+// part).
 template <typename A>
-struct Softmax { A *max, *sum, *dot, *q_sum; };
+struct Softmax {
+  A *max, *sum, *dot, *q_sum;
+};
 
-// What a block of positions needs backward: dx = exp(x - max) * softmax_factor - gradient * q, less at_index at the index.
+// What a block of positions needs backward: dx = exp(x - max) * softmax_factor - gradient * q, less at_index at the
+// index.
 template <typename A>
-struct Gradient { const A *max, *softmax_factor, *gradient, *at_index; const Lane<A>* index; };
+struct Gradient {
+  const A *max, *softmax_factor, *gradient, *at_index;
+  const Lane<A>* index;
+};
 
 template <typename A>
 inline auto first(int64_t count) {
@@ -48,49 +55,60 @@ inline void each_vector(int64_t j0, int64_t j1, F&& f) {
   if (j0 < j1) f(j0, j1 - j0);
 }
 
-// In chunks that stay in the first-level cache: the chunk's maximum, then its sum; a larger maximum rescales what was summed.
-// The maximum starts at the lowest finite number, which makes -inf a plain 0 and leaves NaN to the sum.
+// Lanes from `count` on read as -inf, which neither a maximum nor a sum of exponentials feels.
+template <typename T>
+inline Vec<acc_t<T>> logits(const T* x) {
+  return load(x);
+}
+template <typename T>
+inline Vec<acc_t<T>> logits(const T* x, int64_t count) {
+  using A = acc_t<T>;
+  return first<A>(count) ? load(x, count) : splat<Vec<A>>(-std::numeric_limits<A>::infinity());
+}
+
+// Maximum and sum of exp(x - max) in one pass. Each lane has its own maximum, by which a group of vectors that exceeds
+// it rescales the lane's sum, so that nothing waits for a reduction across lanes before the row's end. A maximum starts
+// at the lowest finite number, which makes -inf a plain 0 and leaves NaN to the sum.
+template <typename T>
+void reduce_row_online(Softmax<acc_t<T>> out, int64_t i, const T* x, int64_t c) {
+  using A = acc_t<T>;
+  using V = Vec<A>;
+  constexpr int64_t kGroup = 16 * kLanes<A>;
+  V max = splat<V>(std::numeric_limits<A>::lowest()), sum{};
+  for (int64_t j0 = 0; j0 < c; j0 += kGroup) {
+    const int64_t j1 = std::min(c, j0 + kGroup);
+    V top = max, group{};
+    each_vector<A>(j0, j1, [&](int64_t j, auto... lanes) { top = ISA::max(logits(x + j, lanes...), top); });
+    each_vector<A>(j0, j1, [&](int64_t j, auto... lanes) { group += exp(logits(x + j, lanes...) - top); });
+    sum = sum * exp(max - top) + group;
+    max = top;
+  }
+  const A highest = maximum(max);
+  out.max[i] = highest;
+  out.sum[i] = ISA::sum(sum * exp(max - highest));
+}
+
+// The same in two passes, since target weights multiply x - max itself.
 template <Kind kKind, typename T>
 void reduce_row(Softmax<acc_t<T>> out, int64_t i, const T* x, const ClassTarget<T>& target, int64_t c, int64_t p) {
   using A = acc_t<T>;
   using V = Vec<A>;
-  constexpr int64_t kChunk = 2048, kStep = 4 * kLanes<A>;
-  const int64_t chunk = kKind == Kind::kIndex ? kChunk : std::max<int64_t>(c, 1);
-  A max = std::numeric_limits<A>::lowest();
-  V sum{}, dot{}, q_sum{};
-  for (int64_t j0 = 0; j0 < c; j0 += chunk) {
-    const int64_t j1 = std::min(c, j0 + chunk);
-    V top[4];
-    for (V& t : top) t = splat<V>(max);
-    int64_t j = j0;
-    for (; j + kStep <= j1; j += kStep)
-      for (int k = 0; k < 4; ++k) top[k] = ISA::max(load(x + j + k * kLanes<A>), top[k]);
-    each_vector<A>(j, j1, [&](int64_t at, auto... lanes) {
-      V v = load(x + at, lanes...);
-      if constexpr (sizeof...(lanes) > 0) v = first<A>(lanes...) ? v : top[0];
-      top[0] = ISA::max(v, top[0]);
+  if constexpr (kKind == Kind::kIndex) return reduce_row_online(out, i, x, c);
+  V top = splat<V>(std::numeric_limits<A>::lowest()), sum{}, dot{}, q_sum{};
+  each_vector<A>(0, c, [&](int64_t j, auto... lanes) { top = ISA::max(logits(x + j, lanes...), top); });
+  const A max = maximum(top);
+  for (int64_t j0 = 0; j0 < c; j0 += kTerms * kLanes<A>) {
+    V sum1{}, dot1{}, q_sum1{};
+    each_vector<A>(j0, std::min(c, j0 + kTerms * kLanes<A>), [&](int64_t j, auto... lanes) {
+      V d = logits(x + j, lanes...) - max;
+      sum1 += exp(d);
+      if constexpr (sizeof...(lanes) > 0) d = first<A>(lanes...) ? d : V{};
+      dot1 += target_weights<kKind>(target, c, p, j, lanes...) * d;
+      if constexpr (kKind == Kind::kProbability) q_sum1 += given_weights(target, c, p, j, lanes...);
     });
-    const A higher = maximum(ISA::max(ISA::max(top[0], top[1]), ISA::max(top[2], top[3])));
-    if (higher > max) {
-      sum *= exp(splat<V>(max - higher));
-      max = higher;
-    }
-    for (int64_t k0 = j0; k0 < j1; k0 += kTerms * kLanes<A>) {
-      V sum1{}, dot1{}, q_sum1{};
-      each_vector<A>(k0, std::min(j1, k0 + kTerms * kLanes<A>), [&](int64_t at, auto... lanes) {
-        V d = load(x + at, lanes...) - max, e = exp(d);
-        if constexpr (sizeof...(lanes) > 0) {
-          d = first<A>(lanes...) ? d : V{};
-          e = first<A>(lanes...) ? e : V{};
-        }
-        sum1 += e;
-        if constexpr (kKind != Kind::kIndex) dot1 += target_weights<kKind>(target, c, p, at, lanes...) * d;
-        if constexpr (kKind == Kind::kProbability) q_sum1 += given_weights(target, c, p, at, lanes...);
-      });
-      sum += sum1;
-      dot += dot1;
-      q_sum += q_sum1;
-    }
+    sum += sum1;
+    dot += dot1;
+    q_sum += q_sum1;
   }
   out.max[i] = max;
   out.sum[i] = ISA::sum(sum);
@@ -99,7 +117,8 @@ void reduce_row(Softmax<acc_t<T>> out, int64_t i, const T* x, const ClassTarget<
 }
 
 template <Kind kKind, typename T>
-void gradient_row(T* dx, const T* x, Gradient<acc_t<T>> in, int64_t i, const ClassTarget<T>& target, int64_t c, int64_t p) {
+void gradient_row(T* dx, const T* x, Gradient<acc_t<T>> in, int64_t i, const ClassTarget<T>& target, int64_t c,
+                  int64_t p) {
   using A = acc_t<T>;
   using V = Vec<A>;
   const A max = in.max[i], factor = in.softmax_factor[i], gradient = in.gradient[i];

@@ -1,5 +1,5 @@
-// exp(x) for x <= 0, and log(x) for normal positive x, on vectors. NaN in, NaN out; exp(-inf) is 0, and so is what would be
-// below the smallest normal number.
+// exp(x) for x <= 0, and log(x) for normal positive x, on vectors. NaN in, NaN out; exp(-inf) is 0, and so is what
+// would be below the smallest normal number.
 #ifndef TORCHEXT_EXP
 #define TORCHEXT_EXP
 
@@ -8,14 +8,17 @@ namespace torchext::cpu::ISA {
 template <typename V, typename M>
 inline V scale(V p, V shifted, V n, M underflows) {
 #if ISA_LEVEL == 512
-  if constexpr (sizeof(p[0]) == 4) return bits<V>(_mm512_scalef_ps(bits<__m512>(p), bits<__m512>(n)));
-  else return bits<V>(_mm512_scalef_pd(bits<__m512d>(p), bits<__m512d>(n)));
+  if constexpr (sizeof(p[0]) == 4)
+    return bits<V>(_mm512_scalef_ps(bits<__m512>(p), bits<__m512>(n)));
+  else
+    return bits<V>(_mm512_scalef_pd(bits<__m512d>(p), bits<__m512d>(n)));
 #else
   return underflows ? V{} : bits<V>(bits<M>(p) + (bits<M>(shifted) << (sizeof(p[0]) == 4 ? 23 : 52)));
 #endif
 }
 
-// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2) / 2; adding 1.5 * 2^23 leaves n in the low bits. At most 1 ulp off.
+// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2) / 2; adding 1.5 * 2^23 leaves n in the low bits. At most 1 ulp
+// off.
 inline Vec<float> exp(Vec<float> x) {
   using V = Vec<float>;
   constexpr float kSmallest = -87.33654f, kRound = 12582912.0f;
@@ -35,9 +38,9 @@ inline Vec<float> exp(Vec<float> x) {
 inline Vec<double> exp(Vec<double> x) {
   using V = Vec<double>;
   constexpr double kSmallest = -708.396, kRound = 6755399441055744.0;
-  constexpr double kInverseFactorial[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880,
-                                          1.0 / 40320,      1.0 / 5040,      1.0 / 720,      1.0 / 120,     1.0 / 24,
-                                          1.0 / 6,          0.5,             1.0,            1.0};
+  constexpr double kInverseFactorial[] = {
+      1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
+      1.0 / 720,        1.0 / 120,       1.0 / 24,       1.0 / 6,       0.5,          1.0,         1.0};
   const V y = max(splat<V>(ISA_LEVEL == 512 ? -2000.0 : kSmallest), x);
   const V shifted = y * 1.4426950408889634 + kRound, n = shifted - kRound;
   const V r = (y - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
