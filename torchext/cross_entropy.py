@@ -148,12 +148,13 @@ def cross_entropy(
 ) -> Tensor:
     r"""Softmax cross-entropy of logits. Counterpart of :func:`torch.nn.functional.cross_entropy`.
 
-    :math:`-\sum_j q_j \log \mathrm{softmax}(x)_j` at every position, with :math:`q` the target's weights of the classes.
-    Backward saves two numbers a position beside ``input``; or, of at most 16384 float32 or float64 logits, their gradient.
+    :math:`-\sum_j q_j \log \mathrm{softmax}(x)_j` at every position, :math:`q` the target weights of the classes.
+    Saves two numbers a position beside ``input``; of at most 16384 float32 or float64 logits, their gradient.
 
     Args:
-        input: :math:`x`, ``[n, c, ...]`` or ``[c]``; float64, float32, bfloat16 or float16 for our kernel, else stock's.
-        target: class indices, int64 ``[n, ...]``, each in ``[0, c)`` or ``ignore_index``; or class probabilities, like ``input``.
+        input: :math:`x`, ``[n, c, ...]`` or ``[c]``; float64, float32, bfloat16 or float16 for ours, else stock's.
+        target: class indices, int64 ``[n, ...]``, each in ``[0, c)`` or ``ignore_index``; or class probabilities,
+            shaped like ``input``.
         weight: of each class, ``[c]``, or None.
         size_average, reduce: deprecated; as in torch they override ``reduction``.
         ignore_index: the index of positions that count for nothing.
@@ -199,7 +200,7 @@ def _float32(t):
 
 
 class CrossEntropyLoss(nn.CrossEntropyLoss):
-    """:class:`torch.nn.CrossEntropyLoss` on our kernels: same arguments, buffers and state_dict; see :func:`cross_entropy`.
+    """:class:`torch.nn.CrossEntropyLoss` on our kernels: same arguments and state_dict; see :func:`cross_entropy`.
 
     Example:
         >>> from torchext import nn
