@@ -130,13 +130,17 @@ inline V rotate_(V v, std::integer_sequence<int, I...>) {
 }
 
 // Combines all lanes by f, halving: the order, hence the rounding, depends on the vector's width alone.
-template <typename V, typename F, int kBy = sizeof(V) / sizeof(V{}[0]) / 2>
-inline auto reduce(V v, F f) {
-  v = f(v, rotate_<kBy>(v, std::make_integer_sequence<int, sizeof(V) / sizeof(V{}[0])>()));
-  if constexpr (kBy > 1)
-    return reduce<V, F, kBy / 2>(v, f);
-  else
+template <int kBy, typename V, typename F>
+inline auto reduce_(V v, F f) {
+  constexpr int n = sizeof(V) / sizeof(v[0]);
+  if constexpr (kBy == 0)
     return v[0];
+  else
+    return reduce_<kBy / 2>(f(v, rotate_<kBy>(v, std::make_integer_sequence<int, n>())), f);
+}
+template <typename V, typename F>
+inline auto reduce(V v, F f) {
+  return reduce_<sizeof(V) / sizeof(v[0]) / 2>(v, f);
 }
 
 template <typename V>

@@ -7,13 +7,19 @@ import torch.nn as _stock
 from torch.nn import *
 
 from ..cross_entropy import CrossEntropyLoss
+from ..dropout import AlphaDropout, Dropout
+from ..dropout_channels import Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from ..linear_relu import Linear, LinearReLU
 
 functional = _importlib.import_module(
     ".functional", __name__
 )  # `from . import` would find torch.nn's, starred in above
 
-OURS = ("CrossEntropyLoss", "Linear", "LinearReLU")
+OURS = (
+    "CrossEntropyLoss",
+    *("AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"),
+    *("Linear", "LinearReLU"),
+)
 
 
 def __getattr__(name):

@@ -4,9 +4,15 @@ import torch.nn.functional as _stock
 from torch.nn.functional import *
 
 from ..cross_entropy import cross_entropy
+from ..dropout import alpha_dropout, dropout
+from ..dropout_channels import dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from ..linear_relu import linear, linear_relu
 
-OURS = ("cross_entropy", "linear", "linear_relu")
+OURS = (
+    "cross_entropy",
+    *("alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"),
+    *("linear", "linear_relu"),
+)
 
 
 def __getattr__(name):
