@@ -8,6 +8,7 @@ from torch.nn import *
 
 from ..conv2d import Conv2d, ConvReLU2d
 from ..conv2d_relu_max_pool2d import ConvReLUMaxPool2d
+from ..cross_entropy import CrossEntropyLoss
 from ..dropout import AlphaDropout, Dropout
 from ..dropout_channels import Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from ..linear_relu import Linear, LinearReLU
@@ -18,6 +19,7 @@ functional = _importlib.import_module(".functional", __name__)
 
 OURS = (
     *("Conv2d", "ConvReLU2d", "ConvReLUMaxPool2d"),
+    *("CrossEntropyLoss",),
     *("AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"),
     *("Linear", "LinearReLU"),
     *("MaxPool2d",),
