@@ -94,7 +94,7 @@ inline Tensor empty_strided(const Tensor& like, Sizes sizes, Sizes strides,
   Tensor result(handle);
   int64_t elements = 1;
   for (int64_t size : sizes) elements *= size;
-  if (elements >= 1 << 20 && device_type == aoti_torch_device_type_cpu()) {
+  if (elements >= 1 << 18 && device_type == aoti_torch_device_type_cpu()) {
     int64_t bytes;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(handle, &bytes));
     use_huge_pages(result.mutable_data_ptr(), bytes);
