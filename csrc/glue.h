@@ -7,10 +7,6 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <algorithm>
 #include <initializer_list>
 #include <optional>
@@ -18,6 +14,7 @@
 #include <stdexcept>
 #include <tuple>
 
+#include "cpu/pages.h"
 #include "types.h"
 
 namespace torchext {
@@ -71,35 +68,34 @@ void dispatch_float(const Tensor& t, const char* op, F&& f) {
   }
 }
 
-// Asks for huge pages behind a large fresh result: filling 51 MB of small pages takes 40 ms, of huge ones 7.
-inline void use_huge_pages(void* data, int64_t bytes) {
-#if defined(__linux__)
-  constexpr uintptr_t kPage = 4096;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + kPage - 1) & ~(kPage - 1);
-  madvise(reinterpret_cast<void*>(begin), (reinterpret_cast<uintptr_t>(data) + bytes - begin) & ~(kPage - 1),
-          MADV_HUGEPAGE);
-#endif
-}
-
 // An uninitialised tensor of `like`'s device and, unless told, dtype. (torch::stable::new_empty takes twice as long.)
-inline Tensor empty_strided(const Tensor& like, Sizes sizes, Sizes strides,
+inline Tensor empty_strided(const Tensor& like, int64_t dim, const int64_t* sizes, const int64_t* strides,
                             std::optional<int32_t> dtype = std::nullopt) {
   int32_t like_dtype, device_type;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &like_dtype));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.begin(), strides.begin(),
-                                                  dtype.value_or(like_dtype), device_type, like.get_device_index(),
-                                                  &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dim, sizes, strides, dtype.value_or(like_dtype), device_type,
+                                                  like.get_device_index(), &handle));
   Tensor result(handle);
-  int64_t elements = 1;
-  for (int64_t size : sizes) elements *= size;
-  if (elements >= 1 << 18 && device_type == aoti_torch_device_type_cpu()) {
+  if (device_type == aoti_torch_device_type_cpu()) {
     int64_t bytes;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(handle, &bytes));
-    use_huge_pages(result.mutable_data_ptr(), bytes);
+    cpu::use_large_pages(result.mutable_data_ptr(), bytes);
   }
   return result;
+}
+inline Tensor empty_strided(const Tensor& like, Sizes sizes, Sizes strides,
+                            std::optional<int32_t> dtype = std::nullopt) {
+  return empty_strided(like, static_cast<int64_t>(sizes.size()), sizes.begin(), strides.begin(), dtype);
+}
+
+// One of t's sizes and strides too; t is dense.
+inline Tensor uninitialised_like(const Tensor& t) {
+  int64_t *sizes, *strides;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(t.get(), &sizes));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(t.get(), &strides));
+  return empty_strided(t, t.dim(), sizes, strides);
 }
 
 // The same, contiguous.  Dtypes are the ABI's numbers: aoti_torch_dtype_uint8() and its like.
