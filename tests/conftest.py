@@ -22,6 +22,7 @@ ISAS = torchext._C.cpu_isas() if torchext._C else []
 
 def pytest_configure():
     assert torchext._C is not None, "torchext._C is not built: run `make build`"
+    torch.set_num_threads(1)  # tests run side by side; those about threads ask for more
 
 
 @dataclass
