@@ -11,7 +11,7 @@ from . import _route
 from ._conv2d_plan import WANTS, is_single, out_size, plan
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 
-_STOCK_IS_FASTER = "stock's convolution is as fast for these shapes"
+_STOCK_IS_AS_FAST = "stock's convolution is as fast for these shapes"
 GEOMETRY = "int[2] stride, int[2] padding, int[2] dilation, int groups"
 WANTED = "bool want_dx, bool want_dw, bool want_db"
 
@@ -94,6 +94,14 @@ class Conv2dReLUFunction(Function):
         return _backward(ctx, dy, x, w, y)
 
 
+def _auto_plan(*arguments):
+    """The plan; in "auto" stock serves what the direct kernel would not: its own call to oneDNN has no detour."""
+    geometry, out = plan(*arguments)
+    if out is not None and not geometry[4] and _route.auto():
+        return _STOCK_IS_AS_FAST, None
+    return geometry, out
+
+
 def conv2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1
 ) -> Tensor:
@@ -120,9 +128,7 @@ def conv2d(
     """
     if is_single(input, weight):
         return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
-    geometry, out = plan(input, weight, bias, stride, padding, dilation, groups)
-    if out is not None and not geometry[4] and _route.auto():
-        geometry, out = _STOCK_IS_FASTER, None
+    geometry, out = _auto_plan(input, weight, bias, stride, padding, dilation, groups)
     if out is None:
         options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         return _route.stock("conv2d", geometry, WANTS, F.conv2d, input=input, weight=weight, bias=bias, **options)
@@ -147,7 +153,7 @@ def conv2d_relu(
     """
     if is_single(input, weight):
         return conv2d_relu(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
-    geometry, out = plan(input, weight, bias, stride, padding, dilation, groups)
+    geometry, out = _auto_plan(input, weight, bias, stride, padding, dilation, groups)
     if out is None:
         options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         return _route.stock(
