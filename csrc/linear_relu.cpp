@@ -73,16 +73,19 @@ struct Cpu {
     if (dw) *dw = blas(t(dz), t(x), std::nullopt, false);
   }
 
-  // x w^T + b, then max(., 0) if relu, by oneDNN or, where that is not to be had, by torch's BLAS.
+  // x w^T + b, then max(., 0) if relu, by oneDNN or, where that is not to be had, by torch's BLAS. ReLU is a pass of
+  // our own: oneDNN's turns NaN into 0.
   static Tensor blas(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu) {
-    if (x.scalar_type() == ScalarType::Float && onednn::has_linear()) return onednn::linear(x, w, b, relu);
     const int64_t m = x.size(0), n = w.size(0);
-    Tensor y = empty(x, {m, n});
-    TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mm_out(y.get(), x.get(), torch::stable::transpose(w, 0, 1).get()));
-    if (!b && !relu) return y;
+    const bool adds_bias = x.scalar_type() == ScalarType::Float && onednn::has_linear();
+    Tensor y = adds_bias ? onednn::linear(x, w, b) : empty(x, {m, n});
+    if (!adds_bias)
+      TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mm_out(y.get(), x.get(), torch::stable::transpose(w, 0, 1).get()));
+    if (!relu && (!b || adds_bias)) return y;
     dispatch_float(y, "linear", [&]<typename T>() {
+      const T* bias = adds_bias ? nullptr : ptr<T>(b);
       parallel_for(0, m, grain(n),
-                   [&](int64_t row0, int64_t row1) { cpu::bias_relu(ptr<T>(y), ptr<T>(b), relu, n, row0, row1); });
+                   [&](int64_t row0, int64_t row1) { cpu::bias_relu(ptr<T>(y), bias, relu, n, row0, row1); });
     });
     return y;
   }

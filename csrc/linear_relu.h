@@ -1,7 +1,7 @@
 // linear:       y[i, j] = sum_p x[i, p] w[j, p] + b[j]
 // linear_relu:  the same, then max(y, 0); NaN stays NaN.
 //
-// Backward, with dz = dy where y > 0 (linear: dz = dy):
+// Backward, with dz = dy but 0 where y <= 0 (linear: dz = dy):
 //   dx[i, p] = sum_j dz[i, j] w[j, p]     dw[j, p] = sum_i dz[i, j] x[i, p]     db[j] = sum_i dz[i, j]
 // All three products are one strided matrix product; sums are kept in acc_t<T>.
 #pragma once
@@ -32,8 +32,8 @@ void matmul(T* c, const T* a, const acc_t<T>* packed, const T* bias, bool relu, 
 // y += bias, then max(., 0) if relu, in place; bias: [n] or null
 template <typename T>
 void bias_relu(T* y, const T* bias, bool relu, int64_t n, int64_t row0, int64_t row1);
-// dz = dy where y > 0, over `n` columns and rows [row0, row1), and db[j] += sum of its rows. Null dz: not written. Null
-// y: dz = dy.
+// dz = dy but 0 where y <= 0, over `n` columns and rows [row0, row1), and db[j] += sum of its rows. Null dz: not
+// written. Null y: dz = dy.
 template <typename T>
 void relu_backward(T* dz, acc_t<T>* db, const T* dy, const T* y, int64_t n, int64_t row0, int64_t row1);
 }  // namespace cpu

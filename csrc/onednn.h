@@ -15,11 +15,11 @@ AOTITorchError aoti_torch_cpu_mm_out(AtenTensorHandle out, AtenTensorHandle a, A
 namespace torchext::onednn {
 inline bool has_linear() { return aoti_torch_cpu__linear_pointwise != nullptr; }
 
-// x w^T + b, then max(., 0) if relu; x: [m, k] and w: [n, k], either of them any transposed view.
-inline Tensor linear(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu) {
+// x w^T + b; x: [m, k] and w: [n, k], either of them any transposed view.
+inline Tensor linear(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b) {
   AtenTensorHandle bias = b ? b->get() : nullptr, y;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_cpu__linear_pointwise(x.get(), w.get(), b ? &bias : nullptr, relu ? "relu" : "none",
-                                                          nullptr, 0, nullptr, &y));
+  TORCH_ERROR_CODE_CHECK(
+      aoti_torch_cpu__linear_pointwise(x.get(), w.get(), b ? &bias : nullptr, "none", nullptr, 0, nullptr, &y));
   return Tensor(y);
 }
 }  // namespace torchext::onednn

@@ -74,8 +74,11 @@ class Case:
 
 
 @pytest.fixture(autouse=True)
-def seeded():
+def seeded_and_native():
+    """Every test is about our kernels, whether or not stock measured faster at its sizes; and starts from one seed."""
     torch.manual_seed(0)
+    with torchext.backend("native"):
+        yield
 
 
 @pytest.fixture(params=ISAS)

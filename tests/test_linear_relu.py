@@ -158,11 +158,18 @@ def test_compiles_whole(pair, dynamic, backend):
         torch.testing.assert_close(torch.autograd.grad(y, inputs, dy), torch.autograd.grad(want, inputs, dy))
 
 
-def test_nan_and_infinity_go_through(case, pair):
-    x = case.tensor(4, 5)
+@pytest.mark.parametrize("m, k, n", [(4, 5, 3), (160, 130, 110)])
+def test_nan_and_infinity_go_through(case, pair, m, k, n):
+    x = case.tensor(m, k)
     x[0, 0], x[1, 1], x[2, 2] = float("nan"), float("inf"), float("-inf")
-    w, b = torch.ones(3, 5, dtype=case.dtype), torch.zeros(3, dtype=case.dtype)
-    torch.testing.assert_close(pair[0](x, w, b), pair[1](x, w, b), equal_nan=True)
+    w, b = torch.ones(n, k, dtype=case.dtype), torch.zeros(n, dtype=case.dtype)
+    results = []
+    for function in pair:
+        inputs = [t.clone().requires_grad_() for t in (x, w, b)]
+        y = function(*inputs)
+        results.append((y, *torch.autograd.grad(y, inputs, torch.ones_like(y))))
+    for ours, stock in zip(*results):
+        assert torch.equal(ours.isnan(), stock.isnan()) and torch.equal(ours.isinf(), stock.isinf())
 
 
 def test_our_kernel_ran_forward_and_backward(case, pair, trace):
@@ -253,6 +260,18 @@ def test_routes_are_recorded():
         F.linear(x.to(torch.complex64), w.to(torch.complex64))
     assert [(r.op, r.backend) for r in routes] == [("linear", "native"), ("linear_relu", "stock"), ("linear", "stock")]
     assert "complex64" in routes[2].why
+
+
+def test_auto_leaves_the_smallest_products_to_stock():
+    x, w = torch.randn(2, 3), torch.randn(4, 3)
+    with torchext.backend("auto"), torchext.record_routes() as routes:
+        F.linear(x, w)
+        F.linear_relu(x, w)
+        F.linear(torch.randn(64, 784), torch.randn(500, 784))
+        with pytest.raises(RuntimeError, match=r"expected input .* weight"):
+            F.linear(x, w.t())
+    assert [r.backend for r in routes] == ["stock", "native", "native", "stock"]
+    assert "measured faster" in routes[0].why
 
 
 @pytest.mark.parametrize("bias", [True, False])

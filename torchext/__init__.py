@@ -19,6 +19,8 @@ except ImportError as error:
 
 from . import nn  # declares every op's schema; the kernels above may be registered before it
 from ._route import Choice, backend, record_routes
+from .accelerate import accelerate
+from .explain import Explanation, explain
 
 __version__ = "0.1.0"
-__all__ = ["Choice", "backend", "nn", "record_routes"]
+__all__ = ["Choice", "Explanation", "accelerate", "backend", "explain", "nn", "record_routes"]

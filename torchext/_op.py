@@ -23,7 +23,7 @@ def define(name: str, signature: str, fake: Callable) -> Callable:
 
 
 class Function(torch.autograd.Function):
-    """Base of our autograd.Functions: `call` is `apply` without its look for functorch, which the route has taken (1 us)."""
+    """Base of our autograd.Functions; `call` is `apply` less its look for functorch (1 us), the route's work."""
 
     def __init_subclass__(cls):
         super().__init_subclass__()

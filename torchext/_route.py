@@ -13,7 +13,7 @@ from torch import Tensor
 BACKENDS = ("auto", "native", "stock")
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+PLAIN = (Tensor, torch.nn.Parameter)
 _STRIDED = torch.strided
 _functorch_active = torch._C._are_functorch_transforms_active
 _forward_ad = torch.autograd.forward_ad
@@ -81,13 +81,11 @@ def why_stock(first: Tensor, *others: Tensor | None) -> str | None:
     """Why our kernels cannot take these tensors; None if they can. On every call's path: 0.6 us."""
     if _functorch_active() or _forward_ad._current_level >= 0 or _backend == "stock":
         return _why_now()
-    if type(first) not in _PLAIN or not first.is_cpu or first.layout is not _STRIDED or first.dtype not in FLOATS:
+    if type(first) not in PLAIN or not first.is_cpu or first.layout is not _STRIDED or first.dtype not in FLOATS:
         return _why_tensor(first)
     dtype = first.dtype
     for t in others:
-        if t is not None and (
-            type(t) not in _PLAIN or t.dtype is not dtype or not t.is_cpu or t.layout is not _STRIDED
-        ):
+        if t is not None and (type(t) not in PLAIN or t.dtype is not dtype or not t.is_cpu or t.layout is not _STRIDED):
             return _why_tensor(t) or f"mixed dtypes, {dtype} and {t.dtype}"
     return _missing
 
@@ -101,13 +99,18 @@ def _why_now() -> str:
 
 
 def _why_tensor(t: Tensor) -> str | None:
-    if type(t) not in _PLAIN:
+    if type(t) not in PLAIN:
         return f"{type(t).__name__} is not a plain tensor"
     if not t.is_cpu:
         return f"no kernel for device {t.device.type!r}"
     if t.layout is not _STRIDED:
         return f"no kernel for layout {t.layout}"
     return None if t.dtype in FLOATS else f"no kernel for {t.dtype}"
+
+
+def auto() -> bool:
+    """Whether measured speed decides between stock and what ours could serve too."""
+    return _backend == "auto"
 
 
 def note(op: str, why: str | None = None) -> None:
@@ -119,17 +122,19 @@ def note(op: str, why: str | None = None) -> None:
 def stock(op: str, why: str, wants: str, function: Callable, **arguments: Any) -> Any:
     """Serves the call by stock; where stock refuses, the error says what we expected and got, then what torch said."""
     note(op, why)
-    if torch.compiler.is_compiling():
-        return function(**arguments)
     try:
         return function(**arguments)
     except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
-        got = ", ".join(f"{name} {_describe(value)}" for name, value in arguments.items())
-        try:
-            refusal = type(error)(f"{op}: expected {wants}; got {got} (torch: {error})")
-        except Exception:  # an exception type that takes other arguments
-            raise error from None
-        raise refusal from None
+        raise refusal(op, wants, error, **arguments) from None
+
+
+def refusal(op: str, wants: str, error: Exception, **arguments: Any) -> Exception:
+    """An exception of `error`'s type that says what we expected and got, then what torch said."""
+    got = ", ".join(f"{name} {_describe(value)}" for name, value in arguments.items())
+    try:
+        return type(error)(f"{op}: expected {wants}; got {got} (torch: {error})")
+    except Exception:  # an exception type that takes other arguments
+        return error
 
 
 def _describe(value: Any) -> str:

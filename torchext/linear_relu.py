@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from . import _route
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
+from ._route import PLAIN
 
 
 def _fake(x, w, b):
@@ -88,6 +89,11 @@ class LinearReLUFunction(Function):
 _WANTS = "input [..., k], weight [n, k] and bias [n] or None, of one floating dtype and one device"
 
 
+# Without ReLU there is nothing to fuse: up to this many multiply-adds stock's single C++ call is the faster one.
+_SMALL = 1 << 17
+_WHY_SMALL = f"stock measured faster up to {_SMALL} multiply-adds"
+
+
 def _why_stock(x, w, b) -> str | None:
     why = _route.why_stock(x, w, b)
     if why is not None:
@@ -118,6 +124,12 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         >>> F.linear(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -1.0]]))
         tensor([[-1.]])
     """
+    if _route.auto() and type(input) in PLAIN and type(weight) in PLAIN and input.numel() * len(weight) <= _SMALL:
+        _route.note("linear", _WHY_SMALL)
+        try:
+            return F.linear(input, weight, bias)
+        except RuntimeError as error:
+            raise _route.refusal("linear", _WANTS, error, input=input, weight=weight, bias=bias) from None
     why = _why_stock(input, weight, bias)
     if why is not None:
         return _route.stock("linear", why, _WANTS, F.linear, input=input, weight=weight, bias=bias)

@@ -14,7 +14,7 @@ void relu_backward(T* dz, acc_t<T>* db, const T* dy, const T* y, int64_t n, int6
     auto column = [&](auto... lanes) {  // no argument: all lanes; otherwise the first `count`
       for (int64_t i = row0; i < row1; ++i) {
         Vec<A> g = load(dy + i * n + j, lanes...);
-        if (y) g = load(y + i * n + j, lanes...) > 0 ? g : Vec<A>{};
+        if (y) g = load(y + i * n + j, lanes...) <= 0 ? Vec<A>{} : g;
         if (dz) store(dz + i * n + j, g, lanes...);
         total += g;
       }

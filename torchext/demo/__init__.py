@@ -1,7 +1,7 @@
-"""The main job on real data: LeNet on scikit-learn's digits, trained with `torch.nn` and, side by side, with `torchext.nn`.
+"""The main job on real data: LeNet on scikit-learn's digits, trained with torch.nn and, side by side, torchext.nn.
 
-Same seed, same data, same order; the network's source differs in its two import lines alone. Prints both accuracies, the
-largest difference of the losses along the run and the step-time ratio; draws both loss curves and the time per layer.
+Same seed, same data, same order; the network's source differs in its two import lines alone. Prints both accuracies,
+the largest difference of the losses along the run and the step-time ratio; draws the losses and the time per layer.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor
 
 BATCH = 64
 LEARNING_RATE = 1e-3
-# Rounding alone, stock's float32 against its float64, takes the curves 5e-6 apart over ten epochs; a wrong gradient passes
-# 1e-2 in ten steps. (Under SGD with momentum this network is chaotic: rounding alone reaches 7e-2.)
+# Rounding alone, stock's float32 against its float64, takes the curves 5e-6 apart over ten epochs; a wrong gradient
+# passes 1e-2 in ten steps. (Under SGD with momentum this network is chaotic: rounding alone reaches 7e-2.)
 LOSS_TOLERANCE = 1e-3
 
 
@@ -92,7 +92,7 @@ def train(epochs: int) -> tuple[Run, Run, tuple[float, float]]:
 
 
 def ratio(stock: Run, ours: Run) -> tuple[float, float, float]:
-    """Median, 10th and 90th percentile of stock's step time over ours, step by step, after the first epoch's warm-up."""
+    """Median, 10th and 90th percentile of stock's step time over ours, step by step, after a tenth for warm-up."""
     ratios = [a / b for a, b in zip(stock.seconds, ours.seconds)][len(stock.seconds) // 10 :]
     tenths = statistics.quantiles(ratios, n=10)
     return statistics.median(ratios), tenths[0], tenths[-1]

@@ -1,4 +1,4 @@
-"""LeNet as courses teach it. The demo trains this file twice, the second time with `torchext` for `torch` in its imports."""
+"""LeNet as courses teach it. The demo trains it twice, the second time with `torchext` for `torch` in the imports."""
 
 import torch.nn.functional as F
 from torch import nn

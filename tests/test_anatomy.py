@@ -1,0 +1,68 @@
+"""The layout is the design: one stem per op, found in the same rooms everywhere; files short enough to read."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+STEMS = ("linear_relu", "cross_entropy", "conv2d", "max_pool2d", "dropout")
+ROOMS = (
+    "csrc/{stem}.h",
+    "csrc/{stem}.cpp",
+    "csrc/cpu/{stem}.cpp",
+    "csrc/cpu/{stem}_kernels.h",
+    "torchext/{stem}.py",
+    "tests/test_{stem}.py",
+    "bench/bench_{stem}.py",
+)
+LINES = 300
+
+
+def tracked(*patterns):
+    listing = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout: an unpacked source archive has no list of its files")
+    return set(listing.stdout.split())
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_an_op_lives_in_its_rooms_and_nowhere_else(stem):
+    found = {f for f in tracked(f"*{stem}*") if not f.startswith("bench/results/")}
+    rooms = {room.format(stem=stem) for room in ROOMS}
+    assert rooms <= found
+    extra = found - rooms
+    assert all(Path(f).parent in {Path(room).parent for room in rooms} for f in extra), extra
+    assert all(stem in Path(f).name for f in extra)
+
+
+@pytest.mark.parametrize("name", sorted(tracked("*.py", "*.h", "*.cpp", "*.cu", "*.cuh")))
+def test_no_file_is_two_ideas_long(name):
+    assert len((ROOT / name).read_text().splitlines()) <= LINES
+
+
+def test_kernels_see_no_torch_but_the_element_types():
+    for name in tracked("csrc/cpu/*", "csrc/cuda/*"):
+        text = (ROOT / name).read_text()
+        assert "torch/" not in text.replace('"../types.h"', ""), f"{name} includes torch"
+
+
+def test_torch_is_seen_through_the_glue_alone():
+    for name in tracked("csrc/*.cpp"):
+        if "/" not in name.removeprefix("csrc/"):
+            assert "#include <torch/" not in (ROOT / name).read_text(), (
+                f"{name} includes torch itself; glue.h is the place"
+            )
+
+
+def test_every_op_has_a_schema_a_fake_and_a_cpu_kernel():
+    import torch
+
+    from torchext._op import OPS
+
+    assert len(OPS) >= len(STEMS)
+    for name in OPS:
+        for key in ("CPU", "Meta"):
+            has = torch._C._dispatch_has_kernel_for_dispatch_key(f"torchext::{name}", key)
+            fake = torch._library.simple_registry.singleton.find(f"torchext::{name}").fake_impl.kernel is not None
+            assert has or (key == "Meta" and fake), f"torchext::{name} has no {key} implementation"

@@ -1,0 +1,85 @@
+"""torch.compile(backend="torchext"): the fusions on a traced graph, functional style included."""
+
+import pytest
+import torch
+import torch.nn.functional as stock_F
+from torch import nn as stock
+
+from torchext.demo import load
+
+
+class Functional(stock.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = stock.Conv2d(1, 4, 3), stock.Linear(4 * 13 * 13, 10)
+
+    def forward(self, x):
+        x = stock_F.max_pool2d(stock_F.relu(self.conv(x)), 2)
+        return torch.relu(self.fc(x.flatten(1)))
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+
+
+def test_functional_chains_become_fused_ops(trace):
+    model = Functional()
+    compiled = torch.compile(model, backend="torchext", fullgraph=True)
+    x = torch.randn(16, 1, 28, 28)
+    with trace() as ops:
+        y = compiled(x)
+        y.sum().backward()
+    ran = {op for op in ops if op.startswith("torchext.")}
+    assert {"torchext.conv2d_relu_max_pool2d.default", "torchext.linear_relu.default"} <= ran
+    gradients = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    want = model(x)
+    want.sum().backward()
+    torch.testing.assert_close(y, want)
+    for a, p in zip(gradients, model.parameters()):
+        torch.testing.assert_close(a, p.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_a_value_used_twice_is_not_fused_away():
+    fc = stock.Linear(4, 4)
+
+    def function(x):
+        y = fc(x)
+        return stock_F.relu(y) + y
+
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(torch.compile(function, backend="torchext", fullgraph=True)(x), function(x))
+
+
+def test_in_place_relu_and_returned_indices_stay_as_they_are():
+    conv = stock.Conv2d(1, 2, 3)
+
+    def function(x):
+        y, indices = stock_F.max_pool2d(stock_F.relu(conv(x), inplace=True), 2, return_indices=True)
+        return y, indices
+
+    x = torch.randn(16, 1, 8, 8)
+    for got, want in zip(torch.compile(function, backend="torchext", fullgraph=True)(x), function(x)):
+        torch.testing.assert_close(got, want)
+
+
+def test_lenet_trains_the_same_through_the_backend():
+    losses = []
+    for compiled in (False, True):
+        module = load("torch")
+        torch.manual_seed(0)
+        model = module.LeNet()
+        step = torch.compile(model, backend="torchext") if compiled else model
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        torch.manual_seed(1)
+        x, t = torch.randn(32, 1, 28, 28), torch.randint(10, (32,))
+        run = []
+        for _ in range(5):
+            optimizer.zero_grad()
+            loss = module.loss_function()(step(x), t)
+            loss.backward()
+            optimizer.step()
+            run.append(loss.detach())
+        losses.append(torch.stack(run))
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
