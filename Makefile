@@ -39,7 +39,7 @@ $(VENV)/tools: pyproject.toml
 	touch $@
 
 $(VENV)/built: $(VENV)/tools $(SOURCES)
-	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	TORCHEXT_SIMT=1 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $@
 
 wheel: build

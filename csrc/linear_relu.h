@@ -48,7 +48,7 @@ int64_t relu_backward_scratch_size(int64_t m, int64_t n);
 template <typename T>
 void matmul(T* c, const T* a, const T* b, const T* bias, bool relu, bool tf32, MatmulShape, acc_t<T>* scratch,
             void* stream);
-// dz = dy where y > 0, db[j] = its sum over rows. Null dz or db: not written. Null y: dz = dy.
+// dz = dy but 0 where y <= 0, db[j] = its sum over rows. Null dz or db: not written. Null y: dz = dy.
 template <typename T>
 void relu_backward(T* dz, T* db, const T* dy, const T* y, int64_t m, int64_t n, acc_t<T>* scratch, void* stream);
 }  // namespace cuda

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BACKENDS = ("auto", "native", "stock")
+from . import _op
+
+BACKENDS = ("auto", "native", "simt", "stock")
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -24,7 +28,7 @@ _record: list[Choice] | None = None
 
 @dataclass(frozen=True)
 class Choice:
-    """One call of one op: which `backend` served it ("native" or "stock"), and `why` where that is stock."""
+    """One call of one op: which `backend` served it ("native", "simt" or "stock"), and `why` where that is stock."""
 
     op: str
     backend: str
@@ -40,10 +44,11 @@ def backend(name: str) -> Iterator[None]:
     """Serves our ops by one backend within the block.
 
     Args:
-        name: "auto" (ours unless stock measured faster, the default), "native" (ours wherever it can) or "stock".
+        name: "auto" (ours unless stock measured faster, the default), "native" (ours wherever it can), "simt" (our
+            GPU kernels, run thread by thread on the CPU to be tested there; only in development builds) or "stock".
 
     Raises:
-        ValueError: `name` is none of these.
+        ValueError: `name` is none of these, or this build lacks it.
 
     Example:
         >>> with torchext.backend("stock"):
@@ -51,12 +56,30 @@ def backend(name: str) -> Iterator[None]:
     """
     global _backend
     if name not in BACKENDS:
-        raise ValueError(f"backend: name is {name!r}, expected one of {', '.join(map(repr, BACKENDS))}")
+        raise ValueError(f"backend: name is {name!r}, expected one of {', '.join(map(repr, backends()))}")
+    if name == "simt" and simt() is None:
+        raise ValueError("backend: this build has no 'simt': set TORCHEXT_SIMT=1 when building, as `make build` does")
     before, _backend = _backend, name
     try:
+        _op.use(name)
         yield
     finally:
         _backend = before
+        _op.use(before)
+
+
+def simt() -> Any:
+    """The module that runs GPU kernels on the CPU (torchext._simt), None where it was not built."""
+    name = "_simt_sanitized" if os.getenv("SANITIZE") == "1" else "_simt"
+    try:
+        return importlib.import_module(f"torchext.{name}")
+    except ModuleNotFoundError:
+        return None
+
+
+def backends() -> tuple[str, ...]:
+    """The names that :func:`backend` takes here."""
+    return tuple(name for name in BACKENDS if name != "simt" or simt() is not None)
 
 
 @contextlib.contextmanager
@@ -116,7 +139,8 @@ def auto() -> bool:
 def note(op: str, why: str | None = None) -> None:
     """Records the choice, if anybody asked."""
     if _record is not None:
-        _record.append(Choice(op, "native" if why is None else "stock", why or "", _layer))
+        ours = "simt" if _op.has(op, _backend) else "native"
+        _record.append(Choice(op, ours if why is None else "stock", why or "", _layer))
 
 
 def stock(op: str, why: str, wants: str, function: Callable, **arguments: Any) -> Any:

@@ -21,7 +21,7 @@ using Large = std::conditional_t<sizeof(T) == 2, LargeHalf, std::conditional_t<s
 
 constexpr int kMaskRows = 128, kMaskWarps = 8;
 
-// dz = dy where y > 0, and the sums of kMaskRows rows of it: reads dy and y once, writes dz once; bound by bandwidth.
+// dz = dy but 0 where y <= 0, and the sums of kMaskRows rows of it: reads dy and y once, writes dz once; bound by bandwidth.
 // A lane has kWide neighbouring columns, a warp every kMaskWarps-th row; the warps' sums are added in order.
 template <typename T, int kWide>
 __global__ void __launch_bounds__(32 * kMaskWarps)
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(32 * kMaskWarps)
       if (y) {
         const Pack<T, kWide> mask = load_once<kWide>(y + row * n + column);
 #pragma unroll
-        for (int i = 0; i < kWide; ++i) g[i] = static_cast<A>(mask[i]) > 0 ? g[i] : T(0);
+        for (int i = 0; i < kWide; ++i) g[i] = static_cast<A>(mask[i]) <= 0 ? T(0) : g[i];
       }
       if (dz) store(dz + row * n + column, g);
 #pragma unroll
