@@ -11,6 +11,7 @@ LIB = torch.library.Library("torchext", "DEF")
 OPS: list[str] = []
 
 
+SIMT: set[str] = set()  # the ops that backend "simt" serves
 _CHOOSERS: list[Callable[[str], None]] = []
 
 
@@ -25,22 +26,21 @@ def define(name: str, signature: str, fake: Callable) -> Callable:
         LIB.define(name + overload + signature)
         torch.library.register_fake(f"torchext::{name}{overload}", fake, lib=LIB)
     OPS.append(name)
-    native = overload = getattr(torch.ops.torchext, name).default
+    packet = getattr(torch.ops.torchext, name)
+    overload = packet.default
 
     def op(*args):
         return overload(*args)
 
     def choose(backend: str) -> None:
         nonlocal overload
-        overload = getattr(getattr(torch.ops.torchext, name), "simt") if has(name, backend) else native
+        simt = backend == "simt" and torch._C._dispatch_has_kernel_for_dispatch_key(f"torchext::{name}.simt", "CPU")
+        overload = packet.simt if simt else packet.default
+        if simt:
+            SIMT.add(name)
 
     _CHOOSERS.append(choose)
     return op
-
-
-def has(name: str, backend: str) -> bool:
-    """Whether a kernel of that backend is registered; only "simt" may lack some."""
-    return backend == "simt" and torch._C._dispatch_has_kernel_for_dispatch_key(f"torchext::{name}.simt", "CPU")
 
 
 def use(backend: str) -> None:

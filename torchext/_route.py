@@ -139,7 +139,7 @@ def auto() -> bool:
 def note(op: str, why: str | None = None) -> None:
     """Records the choice, if anybody asked."""
     if _record is not None:
-        ours = "simt" if _op.has(op, _backend) else "native"
+        ours = "simt" if _backend == "simt" and op in _op.SIMT else "native"
         _record.append(Choice(op, ours if why is None else "stock", why or "", _layer))
 
 

@@ -54,7 +54,7 @@ class Block {
 
   // Every live thread must come, to the same place in the source. Returns the sum of all threads' `vote`.
   int barrier(int vote, const char* file, int line) {
-    if (at_barrier_ == 0) file_ = file, line_ = line, votes_ = 0;
+    if (at_barrier_ == 0) file_ = file, line_ = line;
     if (line != line_ || file != file_)
       fail("at the barrier of ", file, ":", line, " while others wait at that of ", file_, ":", line_);
     votes_ += vote;
@@ -62,7 +62,7 @@ class Block {
       release_barrier();
     else
       suspend(kBarrier);
-    return votes_;
+    return counted_;
   }
 
   // Every lane that `mask` names must come, with that mask and that operation.
@@ -146,7 +146,8 @@ class Block {
     self.waits = nullptr;
   }
   void release_barrier() {
-    at_barrier_ = 0;
+    counted_ = votes_;  // kept until all have come to the next barrier, and so have read it
+    at_barrier_ = votes_ = 0;
     for (int i = 0; i < count_; ++i)
       if (threads_[i].waits == kBarrier) ready_.push_back(i);
   }
@@ -170,7 +171,7 @@ class Block {
 
   void (*body_)(const void*) = nullptr;
   const void* arguments_ = nullptr;
-  int count_ = 0, live_ = 0, current_ = 0, at_barrier_ = 0, votes_ = 0, line_ = 0;
+  int count_ = 0, live_ = 0, current_ = 0, at_barrier_ = 0, votes_ = 0, counted_ = 0, line_ = 0;
   const char* file_ = nullptr;
   std::exception_ptr error_;
   std::vector<Thread> threads_;

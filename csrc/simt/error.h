@@ -32,6 +32,6 @@ template <typename... Parts>
 }
 }  // namespace simt
 
-#undef assert
-#define assert(condition) ((condition) ? void() : simt::fail("assertion failed: " #condition))
+// Later headers may include <cassert> again and so redefine assert; this holds for every definition of glibc's.
+#define __assert_fail(condition, ...) simt::fail("assertion failed: ", condition)
 inline void __trap() { simt::fail("trap"); }

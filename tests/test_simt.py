@@ -1,0 +1,276 @@
+"""csrc/simt does what the CUDA guide says, and lets no planted fault pass."""
+
+import ctypes
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import torchext
+from torchext import _route
+
+ROOT = Path(__file__).parent.parent
+CXX = os.getenv("CXX", "g++")
+COMPILE = [CXX, "-std=c++20", "-DTORCHEXT_SIMT", f"-I{ROOT / 'csrc/simt'}", f"-I{Path(torch.__file__).parent / 'include'}",
+           "-Wall", "-Wno-unknown-pragmas", "-x", "c++"]  # fmt: skip
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if os.getenv("SANITIZE") == "1" else []
+THREADS = 128
+
+pytestmark = pytest.mark.skipif(_route.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
+
+
+class Kernels:
+    """tests/csrc/simt_kernels.cu, built against csrc/simt: calls raise what the kernels threw."""
+
+    def __init__(self, library):
+        self.library = ctypes.CDLL(str(library))
+
+    def __getattr__(self, name):
+        function = getattr(self.library, name)
+        function.restype = ctypes.c_char_p
+
+        def call(*arguments):
+            thrown = function(*(a.ctypes.data_as(ctypes.c_void_p) if isinstance(a, np.ndarray) else a for a in arguments))
+            if thrown is not None:
+                raise RuntimeError(thrown.decode())
+
+        return call
+
+    def seed(self, number):
+        self.library.seed.restype = None
+        self.library.seed(ctypes.c_uint64(number))
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory):
+    library = tmp_path_factory.mktemp("simt") / "kernels.so"
+    source = ROOT / "tests/csrc/simt_kernels.cu"
+    subprocess.run([*COMPILE, *SANITIZE, "-O1", "-g", "-fPIC", "-shared", str(source), "-o", str(library)], check=True)
+    return Kernels(library)
+
+
+@pytest.fixture(params=range(5))
+def scheduled(kernels, request):
+    kernels.seed(request.param)
+    return kernels
+
+
+FAULTS = ("none", "no barrier", "overrun", "no wait", "early refill", "wrong mask", "own lane missing", "ended lane",
+          "atomic", "divergent", "uneven", "unaligned", "assertion", "trap", "unwritten", "overrun dynamic", "never waits")  # fmt: skip
+X = np.random.default_rng(0).standard_normal((8, THREADS)).astype(np.float32)
+
+
+def run(kernels, fault, pieces=8):
+    y = np.full_like(X, np.nan)
+    if fault == "atomic":
+        y[0, 0] = 0
+    kernels.faulty(FAULTS.index(fault), y, X, pieces)
+    return y
+
+
+def test_right_kernels_give_right_results_in_any_order(scheduled):
+    y = np.full_like(X, np.nan)
+    scheduled.reverse(y, X)
+    assert np.array_equal(y[0], X[0, ::-1])
+    scheduled.pipeline(y, X, 8)
+    assert np.array_equal(y, X[:, ::-1])
+    scheduled.sum(y, X, 8)
+    assert np.isclose(y[0, 0], X.sum(dtype=np.float64), rtol=1e-4)
+
+
+def test_a_missing_barrier_gives_wrong_numbers(scheduled):
+    assert not np.array_equal(run(scheduled, "no barrier")[0], X[0, ::-1])
+
+
+def test_a_missing_wait_reads_poison(scheduled):
+    assert np.isnan(run(scheduled, "no wait")).any()
+
+
+def test_a_buffer_refilled_while_others_read_it_gives_wrong_numbers(scheduled):
+    assert not np.array_equal(run(scheduled, "early refill"), X[:, ::-1])
+
+
+def test_an_element_nobody_writes_keeps_its_poison(scheduled):
+    assert np.isnan(run(scheduled, "unwritten")[0]).sum() == 1
+
+
+def test_float_atomics_show_in_the_bits(kernels):
+    sums = set()
+    for seed in range(8):
+        kernels.seed(seed)
+        sums.add(run(kernels, "atomic")[0, 0])
+    assert len(sums) > 1
+
+
+# The sanitizer stops the process at the overrun itself, before the fence is looked at.
+LOUD = {
+    "overrun": r"a write \d+ bytes beyond shared memory of 512 bytes",
+    "overrun dynamic": r"a write \d+ bytes before shared memory of 64 bytes",
+    "never waits": r"without waiting for its asynchronous copies",
+    "wrong mask": r"deadlock: .* waits in __shfl_sync",
+    "own lane missing": r"the mask 0xffff does not name the calling lane \d+",
+    "ended lane": r"names lanes that have ended|ends while others of its warp wait for it",
+    "divergent": r"at the barrier of .*:\d+ while others wait at that of .*:\d+",
+    "uneven": r"deadlock: .* (__syncthreads|__syncwarp)",
+    "unaligned": r"a load of 8 bytes at .*, which is not a multiple",
+    "assertion": r"thread \(5, 0, 0\): assertion failed: i != 5",
+    "trap": r"thread \(5, 0, 0\): trap",
+}
+
+
+@pytest.mark.parametrize("fault", [f for f in LOUD if not (SANITIZE and f.startswith("overrun"))])
+def test_what_the_guide_forbids_stops_the_kernel_and_names_it(scheduled, fault):
+    with pytest.raises(RuntimeError, match=rf"simt: \w+_kernel<.*>, block \(0, 0, 0\): .*({LOUD[fault]})"):
+        run(scheduled, fault)
+    y = np.full_like(X, np.nan)  # and the next launch is none the worse
+    scheduled.reverse(y, X)
+    assert np.array_equal(y[0], X[0, ::-1])
+
+
+@pytest.mark.parametrize("line, complaint", [
+    ("__shared__ float x[3];", "use shared<T>"), ("__nanosleep(1);", "__nanosleep"), ("__reduce_add_sync(1, 1);", "__reduce_add_sync"),
+    ("asm volatile(\"bar.sync 1, 64;\");", "bar"),
+])  # fmt: skip
+def test_what_is_not_modelled_does_not_build(line, complaint, tmp_path):
+    source = tmp_path / "kernel.cu"
+    source.write_text(f'#include "{ROOT}/csrc/cuda/launch.cuh"\n__global__ void kernel() {{ {line} }}\nvoid (*k)() = kernel;')
+    built = subprocess.run([*COMPILE, "-c", str(source), "-o", str(tmp_path / "kernel.o")], capture_output=True, text=True)
+    assert built.returncode != 0 and complaint in built.stderr
+
+
+def test_shuffles_and_votes(scheduled):
+    x = np.random.default_rng(1).integers(0, 1000, 64).astype(np.int32)
+    y = np.zeros((64, 16), np.int32)
+    scheduled.collectives(y, x)
+    want = np.zeros_like(y)
+    for thread in range(64):
+        lane, v = thread % 32, x[thread // 32 * 32 :][:32]
+        first8, first16 = lane // 8 * 8, lane // 16 * 16
+        ballot = sum(1 << i for i in range(32) if v[i] % 3 == 0)
+        want[thread] = (
+            v[5],
+            v[first8 + (lane + 3) % 8],
+            v[lane - 3] if lane >= 3 else v[lane],
+            v[lane - 3] if lane - 3 >= first16 else v[lane],
+            v[lane + 5] if lane + 5 < 32 else v[lane],
+            v[lane + 5] if lane + 5 < first8 + 8 else v[lane],
+            v[lane ^ 12],
+            v[lane ^ 12] if lane ^ 12 < first8 + 8 else v[lane],
+            v[7] if lane % 2 else v[8],
+            (v[lane + 2] if lane < 2 else -1) if lane < 4 else 0,  # from a lane not in the mask: poison
+            np.uint32(ballot).astype(np.int32),
+            (v == x[40]).any(),
+            sum(1 << i for i in range(8) if v[i] & 1) if lane < 8 else 1,
+            (x & 1).sum(),
+            3,
+            1,
+        )
+    np.testing.assert_array_equal(y, want)
+
+
+def fragment(matrix, place, registers, per_register, dtype):
+    """Registers of 32 lanes, from where the PTX manual puts each lane's elements."""
+    out = np.zeros((32, registers, per_register), dtype)
+    for lane in range(32):
+        for i in range(registers * per_register):
+            out[lane, i // per_register, i % per_register] = matrix[place(lane // 4, lane % 4, i)]
+    return out.view(np.uint32).reshape(32, registers)
+
+
+# PTX manual, "Matrix Fragments for mma.m16n8k16 with floating point type" and "... mma.m16n8k8".
+PLACES = {
+    2: (lambda g, t, i: (g + 8 * (i // 2 % 2), 2 * t + i % 2 + 8 * (i // 4)), lambda g, t, i: (2 * t + i % 2 + 8 * (i // 2), g)),
+    4: (lambda g, t, i: (g + 8 * (i % 2), t + 4 * (i // 2)), lambda g, t, i: (t + 4 * i, g)),
+}  # fmt: skip
+
+
+def bits_of(values, name):
+    values = torch.from_numpy(values)
+    if name == "tf32":
+        return values.numpy()
+    return values.to(getattr(torch, name)).view(torch.int16).numpy().view(np.uint16)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16", "tf32"])
+def test_mma_multiplies_the_fragments_of_the_manual(kernels, name):
+    size = 4 if name == "tf32" else 2
+    k = 32 // size
+    rng = np.random.default_rng(2)
+    a, b, d = (rng.integers(-8, 9, s).astype(np.float32) for s in ((16, k), (k, 8), (16, 8)))  # exact in every type
+    place_a, place_b = PLACES[size]
+    ra = fragment(bits_of(a, name), place_a, 4, 4 // size, bits_of(a, name).dtype)
+    rb = fragment(bits_of(b, name), place_b, 2, 4 // size, bits_of(b, name).dtype)
+    place_d = lambda g, t, i: (g + 8 * (i // 2), 2 * t + i % 2)
+    rd = fragment(d, place_d, 4, 1, np.float32).view(np.float32).copy()
+    getattr(kernels, f"mma_{name}")(rd, ra, rb)
+    assert np.array_equal(rd, fragment(d + a @ b, place_d, 4, 1, np.float32).view(np.float32))
+
+
+def test_mma_in_float64(kernels):
+    rng = np.random.default_rng(3)
+    a, b, d = (rng.integers(-8, 9, s).astype(np.float64) for s in ((8, 4), (4, 8), (8, 8)))
+    rd = d.reshape(8, 4, 2).copy()
+    kernels.mma_float64(rd, a, np.ascontiguousarray(b.T))
+    assert np.array_equal(rd.reshape(8, 8), d + a @ b)
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_ldmatrix(kernels, transposed):
+    x = np.arange(256, dtype=np.uint16).reshape(4, 8, 8)
+    y = np.zeros((32, 4, 2), np.uint16)
+    kernels.load_matrix(y, x, transposed)
+    matrices = x.transpose(0, 2, 1) if transposed else x
+    assert np.array_equal(y.reshape(8, 4, 4, 2).transpose(2, 0, 1, 3).reshape(4, 8, 8), matrices)
+
+
+def test_threads_and_blocks_come_in_an_order_the_seed_decides(kernels):
+    orders = []
+    for seed in (1, 2, 1):
+        kernels.seed(seed)
+        y = np.zeros(4 * 64, np.int32)
+        kernels.order(y, 4, 64)
+        orders.append(y)
+        assert sorted(y) == list(range(256)) and list(y) != list(range(256))
+    assert np.array_equal(orders[0], orders[2]) and not np.array_equal(orders[0], orders[1])
+
+
+def test_traffic_is_counted_per_launch():
+    m, n = 300, 64
+    simt = _route.simt()
+    x, w, y = torch.randn(m, 8), torch.randn(n, 8), torch.randn(m, n)
+    simt.record(True)
+    torch.ops.torchext.linear_backward.simt(y, x, w, y, False, False, True)
+    mask, add = simt.launches()
+    simt.record(False)
+    assert (mask["kernel"], add["kernel"]) == ("relu_backward_kernel<float, 4>", "add_rows_kernel<float>")
+    assert mask["read"] == 2 * m * n * 4 and mask["written"] == m * n * 4 + 3 * n * 4
+    assert add["read"] == 3 * n * 4 and add["written"] == n * 4
+
+
+def test_compiled_code_follows_the_backend():
+    x, w = torch.randn(3, 4), torch.randn(5, 4)
+    torch._dynamo.reset()
+    ran = []
+
+    def note(graph, inputs):
+        ran.extend(str(node.target) for node in graph.graph.nodes if "linear_relu" in str(node.target))
+        return graph
+
+    compiled = torch.compile(torchext.nn.functional.linear_relu, fullgraph=True, backend=note)
+    want = torchext.nn.functional.linear_relu(x, w)
+    for name in ("native", "simt", "native"):
+        with torchext.backend(name), torchext.record_routes() as routes:
+            torch.testing.assert_close(compiled(x, w), want)
+            torchext.nn.functional.linear_relu(x, w)
+        assert routes[-1].backend == name
+    assert ran[:2] == ["torchext.linear_relu.default", "torchext.linear_relu.simt"]
+
+
+def test_a_backend_this_build_lacks_is_refused(monkeypatch):
+    monkeypatch.setattr(_route, "simt", lambda: None)
+    with pytest.raises(ValueError, match="TORCHEXT_SIMT=1"), torchext.backend("simt"):
+        pass
+    assert "simt" not in _route.backends()
