@@ -130,17 +130,22 @@ struct TensorCores : Operands<T, Tiles_, kA, kB> {
             mma_m16n8k16<T>(sum[i][j], a[i], b[j]);
     }
   }
-  // f(row, column, pack of neighbours in that row) for every part of the tile that this thread holds.
-  template <class F>
-  __device__ __forceinline__ void for_each(F&& f) const {
+  // For every part of the tile that this thread holds: f(row, column, pack of kTogether neighbours in that row, what
+  // begin(column) gave for these columns).
+  static constexpr int kTogether = 2;
+  template <class Begin, class F>
+  __device__ __forceinline__ void for_each(Begin&& begin, F&& f) const {
 #pragma unroll
-    for (int i = 0; i < kDownM; ++i)
+    for (int j = 0; j < kDownN; ++j) {
+      const int column = column0() + j * 8 + lane() % 4 * 2;
+      const auto begun = begin(column);
 #pragma unroll
-      for (int j = 0; j < kDownN; ++j)
+      for (int i = 0; i < kDownM; ++i)
 #pragma unroll
         for (int half = 0; half < 2; ++half)
-          f(row0() + i * 16 + lane() / 4 + 8 * half, column0() + j * 8 + lane() % 4 * 2,
-            Pack<float, 2>{{sum[i][j][2 * half], sum[i][j][2 * half + 1]}});
+          f(row0() + i * 16 + lane() / 4 + 8 * half, column,
+            Pack<float, 2>{{sum[i][j][2 * half], sum[i][j][2 * half + 1]}}, begun);
+    }
   }
 
  private:
@@ -195,53 +200,73 @@ struct MultiplyAdds : Operands<T, Tiles_, kA, kB> {
   __device__ static constexpr int place(int thread, int i) {
     return Operand::kLinesAcross ? (i / kStep * 16 + thread) * kStep + i % kStep : thread + 16 * i;
   }
+  // Registers hold kStep depths of the operand whose packs run along k, and one line of the other.
   __device__ __forceinline__ void multiply(const Stage& stage) {
+#pragma unroll 1
+    for (int depth = 0; depth < Tiles::kK; depth += kStep)
+      if constexpr (B::kLinesAcross) {
+        T a[kDownM][kStep];
+        if constexpr (!A::kLinesAcross) read<A>(a, stage.a, thread_m(), depth);
 #pragma unroll
-    for (int depth = 0; depth < Tiles::kK; depth += kStep) {
-      T a[kDownM][kStep], b[kDownN][kStep];
-      read<A>(a, stage.a, thread_m(), depth);
-      read<B>(b, stage.b, thread_n(), depth);
+        for (int d = 0; d < kStep; ++d) {
+          T line[kDownM], b[kDownN];
+          if constexpr (A::kLinesAcross) read_line<A>(line, stage.a, thread_m(), depth + d);
+          read_line<B>(b, stage.b, thread_n(), depth + d);
 #pragma unroll
-      for (int d = 0; d < kStep; ++d)
+          for (int i = 0; i < kDownM; ++i)
 #pragma unroll
-        for (int i = 0; i < kDownM; ++i)
+            for (int j = 0; j < kDownN; ++j) sum[i][j] += (A::kLinesAcross ? line[i] : a[i][d]) * b[j];
+        }
+      } else {
+        T b[kDownN][kStep];
+        read<B>(b, stage.b, thread_n(), depth);
 #pragma unroll
-          for (int j = 0; j < kDownN; ++j) sum[i][j] += a[i][d] * b[j][d];
-    }
+        for (int i = 0; i < kDownM; ++i) {
+          const auto a = load_shared<kStep>(stage.a + A::at(place<A>(thread_m(), i), depth));
+#pragma unroll
+          for (int d = 0; d < kStep; ++d)
+#pragma unroll
+            for (int j = 0; j < kDownN; ++j) sum[i][j] += a[d] * b[j][d];
+        }
+      }
   }
-  template <class F>
-  __device__ __forceinline__ void for_each(F&& f) const {
-    constexpr int kTogether = B::kLinesAcross ? kStep : 1;
+  static constexpr int kTogether = B::kLinesAcross ? kStep : 1;
+  template <class Begin, class F>
+  __device__ __forceinline__ void for_each(Begin&& begin, F&& f) const {
 #pragma unroll
-    for (int i = 0; i < kDownM; ++i)
+    for (int j = 0; j < kDownN; j += kTogether) {
+      const int column = place<B>(thread_n(), j);
+      const auto begun = begin(column);
 #pragma unroll
-      for (int j = 0; j < kDownN; j += kTogether) {
+      for (int i = 0; i < kDownM; ++i) {
         Pack<T, kTogether> pack;
 #pragma unroll
         for (int e = 0; e < kTogether; ++e) pack[e] = sum[i][j + e];
-        f(place<A>(thread_m(), i), place<B>(thread_n(), j), pack);
+        f(place<A>(thread_m(), i), column, pack, begun);
       }
+    }
   }
 
  private:
+  static_assert(B::kLinesAcross || !A::kLinesAcross, "no product here has a across and b along k");
+  // Depths [depth, depth + kStep) of this thread's rows.
   template <class Operand, int kDown>
   __device__ static __forceinline__ void read(T (&x)[kDown][kStep], const T* tile, int thread, int depth) {
-    if constexpr (Operand::kLinesAcross) {
 #pragma unroll
-      for (int d = 0; d < kStep; ++d)
+    for (int i = 0; i < kDown; ++i) {
+      const auto pack = load_shared<kStep>(tile + Operand::at(place<Operand>(thread, i), depth));
 #pragma unroll
-        for (int i = 0; i < kDown; i += kStep) {
-          const auto pack = load<kStep>(tile + Operand::at(place<Operand>(thread, i), depth + d));
+      for (int d = 0; d < kStep; ++d) x[i][d] = pack[d];
+    }
+  }
+  // Depth `depth` of them, where lines run across.
+  template <class Operand, int kDown>
+  __device__ static __forceinline__ void read_line(T (&x)[kDown], const T* tile, int thread, int depth) {
 #pragma unroll
-          for (int e = 0; e < kStep; ++e) x[i + e][d] = pack[e];
-        }
-    } else {
+    for (int i = 0; i < kDown; i += kStep) {
+      const auto pack = load_shared<kStep>(tile + Operand::at(place<Operand>(thread, i), depth));
 #pragma unroll
-      for (int i = 0; i < kDown; ++i) {
-        const auto pack = load<kStep>(tile + Operand::at(place<Operand>(thread, i), depth));
-#pragma unroll
-        for (int d = 0; d < kStep; ++d) x[i][d] = pack[d];
-      }
+      for (int e = 0; e < kStep; ++e) x[i + e] = pack[e];
     }
   }
 };

@@ -12,7 +12,7 @@ namespace {
 using SmallHalf = Tiles<64, 64, 32, 2, 2, 4>;
 using LargeHalf = Tiles<128, 128, 32, 2, 4, 4>;
 using SmallFloat = Tiles<64, 64, 16, 2, 4, 3>;
-using LargeFloat = Tiles<128, 128, 16, 2, 4, 3>;
+using LargeFloat = Tiles<128, 64, 16, 4, 2, 3>;  // 128 x 128 floats would not fit two blocks' registers
 
 template <typename T>
 using Small = std::conditional_t<sizeof(T) == 2, SmallHalf, SmallFloat>;

@@ -33,21 +33,26 @@ __device__ __forceinline__ void put(T* c, const Pack<T, N>& x, int64_t row, int6
   }
 }
 
-// Bias, ReLU (NaN stays), rounding.
+// ReLU (NaN stays), rounding.
 template <typename T, int N>
-__device__ __forceinline__ void finish(T* c, Pack<acc_t<T>, N> sum, const T* bias, bool relu, int64_t row,
-                                       int64_t column, int64_t n) {
+__device__ __forceinline__ void finish(T* c, Pack<acc_t<T>, N> sum, bool relu, int64_t row, int64_t column, int64_t n) {
   Pack<T, N> rounded;
 #pragma unroll
-  for (int i = 0; i < N; ++i) {
-    if (bias && column + i < n) sum[i] += static_cast<acc_t<T>>(load(bias + column + i));
-    rounded[i] = static_cast<T>(relu && sum[i] < 0 ? acc_t<T>(0) : sum[i]);
-  }
+  for (int i = 0; i < N; ++i) rounded[i] = static_cast<T>(relu && sum[i] < 0 ? acc_t<T>(0) : sum[i]);
   put(c, rounded, row, column, n);
+}
+// bias[column, column + N), with zeros beyond n and where there is none.
+template <int N, typename T>
+__device__ __forceinline__ Pack<acc_t<T>, N> bias_at(const T* bias, int64_t column, int64_t n) {
+  Pack<acc_t<T>, N> pack{};
+#pragma unroll
+  for (int i = 0; i < N; ++i)
+    if (bias && column + i < n) pack[i] = static_cast<acc_t<T>>(load(bias + column + i));
+  return pack;
 }
 
 template <class Math, typename T>
-__global__ void __launch_bounds__(Math::Tiles::kThreads) matmul_kernel(MatmulArguments<T> g) {
+__global__ void __launch_bounds__(Math::Tiles::kThreads, 2) matmul_kernel(MatmulArguments<T> g) {
   using Tiles = typename Math::Tiles;
   // Down 8 rows of tiles, then to the next column: blocks that run together share what they read.
   const int64_t rows = ceil_div(g.s.m, Tiles::kM), columns = ceil_div(g.s.n, Tiles::kN);
@@ -61,22 +66,27 @@ __global__ void __launch_bounds__(Math::Tiles::kThreads) matmul_kernel(MatmulArg
     Math::A::template fill<Tiles::kThreads>(stage.a, g.a, g.s.a_row, g.s.a_col, row0, depth, g.s.m, depth1);
     Math::B::template fill<Tiles::kThreads>(stage.b, g.b, g.s.b_col, g.s.b_row, column0, depth, g.s.n, depth1);
   });
-  math.for_each([&]<int N>(int row, int column, const Pack<acc_t<T>, N>& sum) {
-    if (row0 + row >= g.s.m || column0 + column >= g.s.n) return;
-    if (g.pieces)
-      put(g.pieces, sum, blockIdx.z * g.s.m + row0 + row, column0 + column, g.s.n);
-    else
-      finish(g.c, sum, g.bias, g.relu, row0 + row, column0 + column, g.s.n);
-  });
+  constexpr int N = Math::kTogether;
+  math.for_each(
+      [&](int column) { return bias_at<N>(g.pieces ? nullptr : g.bias, column0 + column, g.s.n); },
+      [&](int row, int column, Pack<acc_t<T>, N> sum, const Pack<acc_t<T>, N>& bias) {
+        if (row0 + row >= g.s.m || column0 + column >= g.s.n) return;
+        if (g.pieces) return put(g.pieces, sum, blockIdx.z * g.s.m + row0 + row, column0 + column, g.s.n);
+#pragma unroll
+        for (int i = 0; i < N; ++i) sum[i] += bias[i];
+        finish(g.c, sum, g.relu, row0 + row, column0 + column, g.s.n);
+      });
 }
 
 template <typename T>
 __global__ void __launch_bounds__(256) add_pieces_kernel(MatmulArguments<T> g, int splits) {
   const int64_t size = g.s.m * g.s.n, at = blockIdx.x * int64_t(256) + threadIdx.x;
   if (at >= size) return;
+  const int64_t row = at / g.s.n, column = at % g.s.n;
   acc_t<T> sum = 0;
   for (int i = 0; i < splits; ++i) sum += load(g.pieces + i * size + at);
-  finish(g.c, Pack<acc_t<T>, 1>{{sum}}, g.bias, g.relu, at / g.s.n, at % g.s.n, g.s.n);
+  sum += bias_at<1>(g.bias, column, g.s.n)[0];
+  finish(g.c, Pack<acc_t<T>, 1>{{sum}}, g.relu, row, column, g.s.n);
 }
 
 // Which tiles, and into how many pieces of which depth k is cut.

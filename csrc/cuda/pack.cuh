@@ -39,34 +39,43 @@ struct Word<16> {
   using type = uint4;
 };
 
+// The same bits as another type. (On the device a memcpy here would make nvcc forget the alignment, and load bytes.)
 template <typename To, typename From>
-__device__ __forceinline__ To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
+__device__ __forceinline__ To bits_as(From from) {
+  static_assert(sizeof(To) == sizeof(From) && alignof(To) <= alignof(From));
+#ifdef TORCHEXT_SIMT
   To to;
   __builtin_memcpy(static_cast<void*>(&to), &from, sizeof to);
   return to;
+#else
+  return reinterpret_cast<const To&>(from);
+#endif
 }
 
+// Global memory. (Intrinsics, because a plain assignment of a vector is now and then cut into its elements.)
 template <int N, typename T>
 __device__ __forceinline__ Pack<T, N> load(const T* p) {
-  using W = typename Word<sizeof(T) * N>::type;
+  const auto* from = reinterpret_cast<const typename Word<sizeof(T) * N>::type*>(p);
 #ifdef TORCHEXT_SIMT
-  simt::on_load(p, sizeof(W));
+  simt::on_load(p, sizeof *from);
+  return bits_as<Pack<T, N>>(*from);
+#else
+  return bits_as<Pack<T, N>>(__ldca(from));
 #endif
-  return bits_as<Pack<T, N>>(*reinterpret_cast<const W*>(p));
 }
 template <typename T>
 __device__ __forceinline__ T load(const T* p) {
   return load<1>(p).v[0];
 }
-
 template <typename T, int N>
 __device__ __forceinline__ void store(T* p, const Pack<T, N>& x) {
   using W = typename Word<sizeof(T) * N>::type;
 #ifdef TORCHEXT_SIMT
   simt::on_store(p, sizeof(W));
-#endif
   *reinterpret_cast<W*>(p) = bits_as<W>(x);
+#else
+  __stwb(reinterpret_cast<W*>(p), bits_as<W>(x));
+#endif
 }
 template <typename T>
 __device__ __forceinline__ void store(T* p, T x) {
@@ -90,6 +99,23 @@ __device__ __forceinline__ void store_once(T* p, const Pack<T, N>& x) {
   using W = typename Word<sizeof(T) * N>::type;
   __stcs(reinterpret_cast<W*>(p), bits_as<W>(x));
 #endif
+}
+
+// Shared memory, by packs; single elements need no helper there.
+template <int N, typename T>
+__device__ __forceinline__ Pack<T, N> load_shared(const T* p) {
+#ifdef TORCHEXT_SIMT
+  simt::on_shared(p, sizeof(T) * N);
+#endif
+  return bits_as<Pack<T, N>>(*reinterpret_cast<const typename Word<sizeof(T) * N>::type*>(p));
+}
+template <typename T, int N>
+__device__ __forceinline__ void store_shared(T* p, const Pack<T, N>& x) {
+#ifdef TORCHEXT_SIMT
+  simt::on_shared(p, sizeof(T) * N);
+#endif
+  using W = typename Word<sizeof(T) * N>::type;
+  *reinterpret_cast<W*>(p) = bits_as<W>(x);
 }
 
 inline bool aligned(const void* p, size_t bytes = 16) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; }
