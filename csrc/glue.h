@@ -18,6 +18,7 @@
 #include <stdexcept>
 #include <tuple>
 
+#include "cpu/pages.h"
 #include "types.h"
 
 namespace torchext {
@@ -72,23 +73,37 @@ void dispatch_float(const Tensor& t, const char* op, F&& f) {
 }
 
 // An uninitialised tensor of `like`'s device and, unless told, dtype. (torch::stable::new_empty takes twice as long.)
-inline Tensor empty_strided(const Tensor& like, Sizes sizes, Sizes strides,
+inline Tensor empty_strided(const Tensor& like, int64_t dim, const int64_t* sizes, const int64_t* strides,
                             std::optional<int32_t> dtype = std::nullopt) {
   int32_t like_dtype, device_type;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &like_dtype));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.begin(), strides.begin(),
-                                                  dtype.value_or(like_dtype), device_type, like.get_device_index(),
-                                                  &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dim, sizes, strides, dtype.value_or(like_dtype), device_type,
+                                                  like.get_device_index(), &handle));
+  Tensor result(handle);
+  if (device_type == aoti_torch_device_type_cpu()) {
+    int64_t bytes;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(handle, &bytes));
 #ifdef TORCHEXT_SIMT
-  int64_t bytes;  // NaN, so that an element no kernel writes shows
-  void* data;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(handle, &bytes));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(handle, &data));
-  if (bytes) std::memset(data, 0xFF, static_cast<size_t>(bytes));
+    if (bytes) std::memset(result.mutable_data_ptr(), 0xFF, static_cast<size_t>(bytes));  // NaN: shows what nobody writes
+#else
+    cpu::use_large_pages(result.mutable_data_ptr(), bytes);
 #endif
-  return Tensor(handle);
+  }
+  return result;
+}
+inline Tensor empty_strided(const Tensor& like, Sizes sizes, Sizes strides,
+                            std::optional<int32_t> dtype = std::nullopt) {
+  return empty_strided(like, static_cast<int64_t>(sizes.size()), sizes.begin(), strides.begin(), dtype);
+}
+
+// One of t's sizes and strides too; t is dense.
+inline Tensor uninitialised_like(const Tensor& t) {
+  int64_t *sizes, *strides;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(t.get(), &sizes));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(t.get(), &strides));
+  return empty_strided(t, t.dim(), sizes, strides);
 }
 
 // The same, contiguous.  Dtypes are the ABI's numbers: aoti_torch_dtype_uint8() and its like.

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,19 @@ def test_what_is_not_modelled_does_not_build(line, complaint, tmp_path):
     source.write_text(f'#include "{ROOT}/csrc/cuda/launch.cuh"\n__global__ void kernel() {{ {line} }}\nvoid (*k)() = kernel;')
     built = subprocess.run([*COMPILE, "-c", str(source), "-o", str(tmp_path / "kernel.o")], capture_output=True, text=True)
     assert built.returncode != 0 and complaint in built.stderr
+
+
+@pytest.mark.skipif(not SANITIZE, reason="needs the sanitizers: make sanitize")
+@pytest.mark.parametrize("fault, size", [("overrun", 128), ("overrun dynamic", 128), ("none", 127)])
+def test_under_the_sanitizer_an_overrun_stops_at_once(kernels, fault, size):
+    script = f"""
+import ctypes, numpy as np
+x, y = np.zeros(128, np.float32), np.zeros({size}, np.float32)
+kernels = ctypes.CDLL({kernels.library._name!r})
+kernels.faulty({FAULTS.index(fault)}, *(a.ctypes.data_as(ctypes.c_void_p) for a in (y, x)), 1)
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.returncode != 0 and "AddressSanitizer" in ran.stderr
 
 
 def test_shuffles_and_votes(scheduled):

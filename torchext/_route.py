@@ -164,5 +164,6 @@ def refusal(op: str, wants: str, error: Exception, **arguments: Any) -> Exceptio
 def _describe(value: Any) -> str:
     if isinstance(value, Tensor):
         dtype = str(value.dtype).removeprefix("torch.")
-        return f"{dtype}{list(value.shape)}" + ("" if value.device.type == "cpu" else f" on {value.device}")
+        shape = "[nested]" if value.is_nested else list(value.shape)
+        return f"{dtype}{shape}" + ("" if value.device.type == "cpu" else f" on {value.device}")
     return repr(value)

@@ -24,7 +24,7 @@ inline To bits(From from) {
 
 template <typename V, typename A>
 inline V splat(A a) {
-  return V{} + a;
+  return a - V{};  // a - 0 is a for every a, -0 included, so this is a bare broadcast; a + 0 is not
 }
 
 template <typename V>
@@ -124,27 +124,23 @@ inline void store(T* p, Vec<acc_t<T>> v, int64_t count) {
 }
 
 // ---- shuffles and reductions ----
-template <typename V, int... I>
-inline V rotate_(V v, int by, std::integer_sequence<int, I...>) {
-  constexpr int n = sizeof...(I);
-  switch (by) {
-    case n / 2:
-      return __builtin_shufflevector(v, v, ((I + n / 2) % n)...);
-    case n / 4:
-      return __builtin_shufflevector(v, v, ((I + n / 4) % n)...);
-    case n / 8:
-      return __builtin_shufflevector(v, v, ((I + n / 8) % n)...);
-    default:
-      return __builtin_shufflevector(v, v, ((I + 1) % n)...);
-  }
+template <int kBy, typename V, int... I>
+inline V rotate_(V v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, ((I + kBy) % static_cast<int>(sizeof...(I)))...);
 }
 
 // Combines all lanes by f, halving: the order, hence the rounding, depends on the vector's width alone.
+template <int kBy, typename V, typename F>
+inline auto reduce_(V v, F f) {
+  constexpr int n = sizeof(V) / sizeof(v[0]);
+  if constexpr (kBy == 0)
+    return v[0];
+  else
+    return reduce_<kBy / 2>(f(v, rotate_<kBy>(v, std::make_integer_sequence<int, n>())), f);
+}
 template <typename V, typename F>
 inline auto reduce(V v, F f) {
-  constexpr int n = sizeof(V) / sizeof(v[0]);
-  for (int by = n / 2; by > 0; by /= 2) v = f(v, rotate_(v, by, std::make_integer_sequence<int, n>()));
-  return v[0];
+  return reduce_<sizeof(V) / sizeof(v[0]) / 2>(v, f);
 }
 
 template <typename V>

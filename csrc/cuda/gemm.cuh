@@ -83,7 +83,6 @@ __device__ __forceinline__ void multiply(Math& math, typename Math::Stage* stage
     reading = reading + 1 == Tiles::kStages ? 0 : reading + 1;
     filling = filling + 1 == Tiles::kStages ? 0 : filling + 1;
   }
-  copy_async_wait<0>();
 }
 
 template <typename T, class Tiles_, Order kA, Order kB>

@@ -6,13 +6,24 @@ import sys as _sys
 import torch.nn as _stock
 from torch.nn import *
 
+from ..conv2d import Conv2d, ConvReLU2d
+from ..conv2d_relu_max_pool2d import ConvReLUMaxPool2d
+from ..cross_entropy import CrossEntropyLoss
+from ..dropout import AlphaDropout, Dropout
+from ..dropout_channels import Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from ..linear_relu import Linear, LinearReLU
+from ..max_pool2d import MaxPool2d
 
-functional = _importlib.import_module(
-    ".functional", __name__
-)  # `from . import` would find torch.nn's, starred in above
+# By name: `from . import functional` would find torch.nn's, which the star above brought in.
+functional = _importlib.import_module(".functional", __name__)
 
-OURS = ("Linear", "LinearReLU")
+OURS = (
+    *("Conv2d", "ConvReLU2d", "ConvReLUMaxPool2d"),
+    *("CrossEntropyLoss",),
+    *("AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"),
+    *("Linear", "LinearReLU"),
+    *("MaxPool2d",),
+)
 
 
 def __getattr__(name):

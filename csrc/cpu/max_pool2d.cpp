@@ -1,0 +1,39 @@
+#include "../max_pool2d.h"
+
+#define KERNELS "max_pool2d_kernels.h"
+#include "each_isa.h"
+
+namespace torchext::cpu {
+template <typename T>
+void max_pool2d(T* y, uint8_t* offsets, const T* x, PoolShape s, int64_t row0, int64_t row1) {
+  CHOOSE_ISA(max_pool2d(y, offsets, x, s, row0, row1));
+}
+template <typename T>
+void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, PoolShape s, int64_t row0, int64_t row1) {
+  CHOOSE_ISA(max_pool2d_backward(dx, dy, offsets, s, row0, row1));
+}
+
+void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, PoolShape s, int64_t row0, int64_t row1) {
+  int64_t from_first_tap[kMaxTaps];
+  for (int64_t tap = 0; tap < s.kh * s.kw; ++tap) from_first_tap[tap] = tap / s.kw * s.dh * s.w + tap % s.kw * s.dw;
+  auto not_before = [](int64_t at, int64_t dilation) {
+    return at < 0 ? at + (-at + dilation - 1) / dilation * dilation : at;
+  };
+  for (int64_t row = row0; row < row1; ++row)
+    for (int64_t j = 0; j < s.ow; ++j) {
+      const int64_t at = (row * s.ow + j) * s.channels;
+      const int64_t p = row % s.oh * s.sh - s.ph, q = j * s.sw - s.pw;
+      for (int64_t c = at; c < at + s.channels; ++c)
+        indices[c] = offsets[c] == kDead ? not_before(p, s.dh) * s.w + not_before(q, s.dw)
+                                         : p * s.w + q + from_first_tap[offsets[c]];
+    }
+}
+
+#define INSTANTIATE(T)                                                           \
+  template void max_pool2d(T*, uint8_t*, const T*, PoolShape, int64_t, int64_t); \
+  template void max_pool2d_backward(T*, const T*, const uint8_t*, PoolShape, int64_t, int64_t)
+INSTANTIATE(double);
+INSTANTIATE(float);
+INSTANTIATE(BFloat16);
+INSTANTIATE(Half);
+}  // namespace torchext::cpu

@@ -1,0 +1,53 @@
+// x: [n, c, s] logits; each of the n * s positions has a softmax over c and target weights q over c:
+//   class index t:   q[j] = w[j] ((1 - e) [j == t] + e / c),   all 0 where t == ignore_index
+//   probabilities:   q[j] = w[j] ((1 - e) target[j] + e / c)
+// with w the class weights (1 if none) and e the label smoothing.
+//   loss = sum_j q[j] (log sum_k exp(x[k]) - x[j])       dx[j] = dloss (softmax(x)[j] sum_k q[k] - q[j])
+// mean divides the sum of the losses by the total weight: the sum of w[t] over positions not ignored, or of 1 for
+// probabilities.
+//
+// Saved beside x: max and 1 / sum_k exp(x[k] - max). Their logarithm alone would lose log2(|x|) bits of large logits.
+#pragma once
+#include "types.h"
+
+namespace torchext {
+struct ClassShape {
+  int64_t n, c, s;
+};
+
+template <typename T>
+struct ClassTarget {
+  const int64_t* index;    // [n, s]; null: probabilities
+  const T* probability;    // [n, c, s]
+  const acc_t<T>* weight;  // w: [c]; null only for class indices that are neither weighted nor smoothed
+  acc_t<T> keep, even;     // 1 - e, e / c
+  acc_t<T> even_total;     // sum_j w[j] e / c
+  int64_t ignore_index;
+
+  bool smoothed() const { return even != 0; }
+};
+
+// Rows of [n * s], one after the other; q_sum is kept for probabilities alone.
+template <typename A>
+struct SoftmaxStats {
+  A *max, *inverse_sum, *q_sum;
+};
+
+struct LossSum {
+  double loss, weight;
+  int64_t out_of_range;
+};  // out_of_range: the first position with a bad index, or -1
+
+namespace cpu {
+inline constexpr int64_t kPositions = 1024;  // the most positions of one call
+
+// Positions [p0, p1): their stats, their losses unless `loss` is null, and what mean and sum need of them.
+template <typename T>
+LossSum cross_entropy(T* loss, SoftmaxStats<acc_t<T>>, const T* x, const ClassTarget<T>&, ClassShape, int64_t p0,
+                      int64_t p1);
+// dx at positions [p0, p1): dloss[p * dloss_step] * scale is each one's gradient
+template <typename T>
+void cross_entropy_backward(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x,
+                            const ClassTarget<T>&, SoftmaxStats<acc_t<T>>, ClassShape, int64_t p0, int64_t p1);
+}  // namespace cpu
+}  // namespace torchext

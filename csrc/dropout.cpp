@@ -1,0 +1,85 @@
+// dropout, glue: one pass over memory, in whatever order the output lies there.
+#include "dropout.h"
+
+#include "glue.h"
+
+namespace torchext {
+namespace {
+// Whether t's elements fill a piece of memory without gaps or overlaps, in any order of dimensions.
+bool is_dense(const Tensor& t) {
+  if (t.is_contiguous()) return true;
+  const int64_t dims = t.dim();
+  require(dims <= 64, "dropout: expected at most 64 dimensions");
+  int64_t stride = 1;
+  for (uint64_t seen = 0; stride < t.numel();) {
+    int64_t d = 0;
+    while (d < dims && ((seen >> d & 1) || t.size(d) == 1 || t.stride(d) != stride)) ++d;
+    if (d == dims) return false;
+    seen |= uint64_t{1} << d;
+    stride *= t.size(d);
+  }
+  return true;
+}
+
+// An uninitialised tensor of a dense tensor's strides; a contiguous one's in their usual form, as stock's product has
+// them.
+Tensor empty_as(const Tensor& t) {
+  int32_t dtype, device_type;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &device_type));
+  const int64_t dims = t.dim();
+  require(dims <= 64, "dropout: expected at most 64 dimensions");
+  const bool contiguous = t.is_contiguous();
+  int64_t usual[64];
+  if (contiguous)
+    for (int64_t d = dims - 1, stride = 1; d >= 0; --d) {
+      usual[d] = stride;
+      stride *= std::max<int64_t>(1, t.size(d));
+    }
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, t.sizes().data(), contiguous ? usual : t.strides().data(),
+                                                  dtype, device_type, t.get_device_index(), &handle));
+  return Tensor(handle);
+}
+
+struct Cpu {
+  static void dropout(Tensor& y, const Tensor& x, const Tensor& seed, double p, double scale, double shift,
+                      double fill) {
+    const DropoutShape s{x.numel(), static_cast<uint64_t>(*ptr<int64_t>(seed)), p, scale, shift, fill};
+    constexpr int64_t unit = cpu::kDropoutUnit;
+    dispatch_float(x, "dropout", [&]<typename T>() {
+      parallel_for(0, (s.count + unit - 1) / unit, grain(unit), [&](int64_t unit0, int64_t unit1) {
+        cpu::dropout(ptr<T>(y), ptr<T>(x), s, unit0 * unit, std::min(s.count, unit1 * unit));
+      });
+    });
+  }
+};
+
+void check(const Tensor& seed, double p) {
+  require(seed.scalar_type() == ScalarType::Long && seed.numel() == 1, "dropout: expected seed of one int64");
+  require(p >= 0 && p <= 1, "dropout: expected p between 0 and 1, got ", p);
+}
+
+template <class Backend>
+Tensor dropout(const Tensor& x, const Tensor& seed, double p, double scale, double shift, double fill) {
+  check(seed, p);
+  const bool fits = is_dense(x);
+  Tensor y = fits ? empty_as(x) : torch::stable::clone(x);  // the clone is dense: dropped in place
+  Backend::dropout(y, fits ? x : y, seed, p, scale, shift, fill);
+  return y;
+}
+
+template <class Backend>
+void dropout_(Tensor& x, const Tensor& seed, double p, double scale, double shift, double fill) {
+  check(seed, p);
+  require(is_dense(x), "dropout_: expected x without gaps or overlaps in memory");
+  Backend::dropout(x, x, seed, p, scale, shift, fill);
+}
+}  // namespace
+}  // namespace torchext
+
+STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) {
+  using namespace torchext;
+  m.impl("dropout", TORCH_BOX(&dropout<Cpu>));
+  m.impl("dropout_", TORCH_BOX(&dropout_<Cpu>));
+}

@@ -1,0 +1,279 @@
+"""conv2d and conv2d_relu against stock, float64 and the tools made to check ops."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as stock_F
+
+import torchext
+from torchext import _conv2d_plan
+from torchext.nn import functional as F
+
+
+def stock_conv2d_relu(*args, **options):
+    return stock_F.relu(stock_F.conv2d(*args, **options))
+
+
+FUNCTIONS = {"conv2d": (F.conv2d, stock_F.conv2d), "conv2d_relu": (F.conv2d_relu, stock_conv2d_relu)}
+LAST = torch.channels_last
+
+
+@pytest.fixture(params=FUNCTIONS)
+def pair(request):
+    return FUNCTIONS[request.param]
+
+
+@pytest.fixture
+def native():
+    """Ours wherever it can: our direct kernel for all but the largest shapes."""
+    with torchext.backend("native"):
+        yield
+
+
+@pytest.fixture(params=["direct", "library"])
+def kernel(request, native, monkeypatch):
+    """Both kernels behind the op, whatever the measured rule says."""
+    monkeypatch.setattr(_conv2d_plan, "prefers_direct", lambda *args: request.param == "direct")
+    return request.param
+
+
+def bound(function, **options):
+    return lambda *tensors: function(*tensors, **options)
+
+
+def both(pair, **options):
+    return tuple(bound(function, **options) for function in pair)
+
+
+SHAPES = {  # x, w, options
+    "LeNet's first": ((17, 1, 28, 28), (6, 1, 5, 5), {}),
+    "LeNet's second": ((16, 6, 12, 12), (16, 6, 5, 5), {}),
+    "3 x 3 padded": ((3, 3, 9, 10), (5, 3, 3, 3), {"padding": 1}),
+    "strided, uneven": ((33, 2, 11, 8), (7, 2, 3, 2), {"stride": (2, 3), "padding": (1, 0)}),
+    "dilated": ((1, 2, 12, 9), (4, 2, 3, 2), {"dilation": (2, 3), "padding": (2, 1)}),
+    "grouped": ((5, 6, 7, 7), (8, 3, 3, 3), {"groups": 2, "padding": "same"}),
+    "depthwise": ((4, 9, 8, 8), (18, 1, 3, 3), {"groups": 9, "stride": 2}),
+    "1 x 1": ((18, 8, 5, 3), (3, 8, 1, 1), {}),
+    "kernel larger than the image": ((2, 2, 2, 3), (3, 2, 5, 4), {"padding": (2, 1)}),
+    "stride past the kernel": ((3, 4, 13, 13), (4, 4, 1, 2), {"stride": 3}),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_values_and_gradients_match_stock_judged_by_float64(case, native, pair, shape):
+    x, w, options = shape
+    leaves = case.leaf(*x), case.leaf(*w, scale=0.3), case.leaf(w[0])
+    case.assert_same_as_stock(*both(pair, **options), leaves, kink=bound(stock_F.conv2d, **options))
+    case.assert_same_as_stock(*both(pair, **options), leaves[:2], kink=bound(stock_F.conv2d, **options))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("image, weight", itertools.product([torch.contiguous_format, LAST], repeat=2))
+def test_memory_formats_are_stocks(kernel, pair, dtype, image, weight):
+    x = torch.randn(5, 3, 6, 7, dtype=dtype).to(memory_format=image).requires_grad_()
+    w = torch.randn(4, 3, 3, 3, dtype=dtype).to(memory_format=weight).requires_grad_()
+    results = []
+    for function in pair:
+        y = function(x, w)
+        dy = torch.ones(y.shape, dtype=dtype)
+        results.append((y, *torch.autograd.grad(y, (x, w), dy)))
+    for ours, stock in zip(*results):
+        torch.testing.assert_close(ours, stock)
+    assert [t.stride() for t in results[0][:2]] == [t.stride() for t in results[1][:2]]
+
+
+@given(
+    n=st.integers(1, 18), c=st.integers(1, 4), k=st.integers(1, 7), groups=st.integers(1, 3),
+    image=st.tuples(st.integers(1, 9), st.integers(1, 9)), window=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)), padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)), bias=st.booleans(), relu=st.booleans(),
+    last=st.booleans(), grads=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+)  # fmt: skip
+def test_any_options(n, c, k, groups, image, window, stride, padding, dilation, bias, relu, last, grads):
+    torch.manual_seed(n * 97 + c * 31 + k)
+    ours, stock = FUNCTIONS["conv2d_relu" if relu else "conv2d"]
+    x = torch.randn(n, c * groups, *image, dtype=torch.float64)
+    x = x.to(memory_format=LAST) if last else x
+    w, b = torch.randn(k * groups, c, *window, dtype=torch.float64), torch.randn(k * groups, dtype=torch.float64)
+    tensors = [t.requires_grad_(g) for t, g in zip((x, w, b), grads)][: 3 if bias else 2]
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    try:
+        want = stock(*tensors, **options)
+    except RuntimeError:
+        with pytest.raises(RuntimeError, match=r"larger than|kernel size"):
+            ours(*tensors, **options)
+        return
+    with torchext.backend("native"):
+        y = ours(*tensors, **options)
+        torch.testing.assert_close(y, want)
+        wanted = [t for t in tensors if t.requires_grad]
+        if wanted:
+            dy = torch.randn_like(want)
+            torch.testing.assert_close(torch.autograd.grad(y, wanted, dy), torch.autograd.grad(want, wanted, dy))
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("window", [(2, 2), (3, 4), (5, 3)])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_padding_by_name(native, pair, padding, window, dilation):
+    x, w = torch.randn(3, 2, 11, 12), torch.randn(4, 2, *window)
+    ours, stock = (f(x, w, padding=padding, dilation=dilation) for f in pair)
+    torch.testing.assert_close(ours, stock)
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 16, 17, 33])
+def test_any_batch(case, native, pair, n):
+    leaves = case.leaf(n, 2, 6, 6), case.leaf(3, 2, 3, 3), case.leaf(3)
+    case.assert_same_as_stock(*pair, leaves, kink=stock_F.conv2d)
+
+
+def test_one_image_without_batch_dimension(case, native, pair):
+    leaves = case.leaf(2, 6, 6), case.leaf(3, 2, 3, 3), case.leaf(3)
+    case.assert_same_as_stock(*pair, leaves, kink=stock_F.conv2d)
+
+
+LAYOUTS = {
+    "channels permuted": lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
+    "sliced": lambda t: torch.cat([t, t], -1)[..., : t.shape[-1]],
+    "misaligned": lambda t: torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape),
+    "expanded": lambda t: t[:1].expand(t.shape),
+    "channels_last": lambda t: t.to(memory_format=LAST),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_any_layout_of_inputs_and_gradient(case, kernel, pair, layout):
+    x, w = (layout(case.tensor(4, 3, 5, 5)).detach().requires_grad_() for _ in range(2))
+    leaves = [x, w, case.leaf(4)]
+    case.assert_same_as_stock(*both(pair, padding=1), leaves, kink=bound(stock_F.conv2d, padding=1))
+    results = []
+    for function in pair:
+        y = function(*leaves)
+        results.append(torch.autograd.grad(y, leaves, layout(torch.ones_like(y))))
+    for ours, stock in zip(*results):
+        case.assert_close(ours, stock, stock.double())
+
+
+def test_gradcheck_and_gradgradcheck(isa, kernel, pair):
+    for options in ({"padding": 1}, {"stride": 2, "groups": 2}):
+        leaves = [torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((2, 2, 4, 4), (4, 2, 3, 2), (4,))]
+        if "groups" in options:
+            leaves[1] = torch.randn(4, 1, 3, 2, dtype=torch.float64, requires_grad=True)
+        ours = bound(pair[0], **options)
+        assert torch.autograd.gradcheck(ours, leaves)
+        assert torch.autograd.gradgradcheck(ours, leaves)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, LAST])
+def test_opcheck(name, direct, layout):
+    x = torch.randn(3, 2, 6, 5).to(memory_format=layout)
+    w, b = torch.randn(4, 1, 3, 2), torch.randn(4)
+    geometry = ([1, 2], [1, 0], [1, 1], 2, direct)
+    op, backward = getattr(torch.ops.torchext, name).default, torch.ops.torchext.conv2d_backward.default
+    torch.library.opcheck(op, (x, w, b, *geometry))
+    torch.library.opcheck(op, (x, w, None, *geometry))
+    y = op(x, w, b, *geometry)
+    for wanted in ((True, True, True), (False, True, False), (True, False, True)):
+        torch.library.opcheck(backward, (y, x, w, y, *geometry, *wanted))
+        torch.library.opcheck(backward, (y, x, w, None, *geometry, *wanted))
+
+
+def test_vmap_and_per_sample_gradients(native, pair):
+    ours, stock = pair
+    x, w, b = torch.randn(5, 2, 1, 6, 6), torch.randn(3, 1, 3, 3), torch.randn(3)
+    axes = (0, None, None)
+    torch.testing.assert_close(torch.vmap(ours, axes)(x, w, b), torch.vmap(stock, axes)(x, w, b))
+
+    def per_sample(function):
+        return torch.vmap(torch.func.grad(lambda w, x: function(x, w, b).square().sum()), (None, 0))(w, x)
+
+    torch.testing.assert_close(per_sample(ours), per_sample(stock))
+
+
+def test_forward_mode(native, pair):
+    primals, tangents = ([torch.randn(*s) for s in ((2, 2, 4, 4), (3, 2, 3, 3), (3,))] for _ in range(2))
+    for got, want in zip(*(torch.func.jvp(f, tuple(primals), tuple(tangents)) for f in pair)):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.inductor)])
+def test_compiles_whole(native, pair, dynamic, backend):
+    torch._dynamo.reset()
+    ours, stock = both(pair, padding=1, stride=(1, 2))
+    compiled = torch.compile(ours, fullgraph=True, dynamic=dynamic, backend=backend)
+    for shape in ((5, 2, 6, 6), (7, 2, 8, 5), (2, 6, 6)):
+        leaves = [torch.randn(*s, requires_grad=True) for s in (shape, (3, 2, 3, 3), (3,))]
+        y, want = compiled(*leaves), stock(*leaves)
+        torch.testing.assert_close(y, want)
+        dy = torch.randn_like(y)
+        torch.testing.assert_close(torch.autograd.grad(y, leaves, dy), torch.autograd.grad(want, leaves, dy))
+
+
+def test_nan_and_infinity_go_through(case, kernel, pair):
+    x = case.tensor(3, 2, 6, 6)
+    x[0, 0, 0, 0], x[1, 1, 3, 3], x[2, 0, 5, 5] = float("nan"), float("inf"), float("-inf")
+    x = x.requires_grad_()
+    w = torch.ones(3, 2, 3, 3, dtype=case.dtype)
+    results = []
+    for function in pair:
+        y = function(x, w)
+        results.append((y, *torch.autograd.grad(y, x, torch.ones_like(y))))
+    torch.testing.assert_close(*results, equal_nan=True)
+
+
+def test_our_kernel_ran_forward_and_backward(case, native, pair, trace):
+    leaves = [case.leaf(5, 2, 6, 6), case.leaf(3, 2, 3, 3), case.leaf(3)]
+    with trace() as ops:
+        pair[0](*leaves).sum().backward()
+    name = "conv2d_relu" if pair is FUNCTIONS["conv2d_relu"] else "conv2d"
+    assert f"torchext.{name}.default" in ops and "torchext.conv2d_backward.default" in ops
+    assert not any(op.startswith(("aten.conv", "aten.relu", "aten.threshold_backward", "aten.mkldnn")) for op in ops)
+
+
+def test_results_do_not_depend_on_the_number_of_threads(threads, kernel, pair):
+    leaves = [torch.randn(*s, requires_grad=True) for s in ((300, 3, 20, 20), (6, 3, 5, 5), (6,))]
+    results = []
+    for count in (1, 2):
+        threads(count)
+        y = pair[0](*leaves)
+        results.append((y, *torch.autograd.grad(y.square().sum(), leaves)))
+    if kernel == "direct":
+        assert all(torch.equal(one, two) for one, two in zip(*results))
+
+
+def test_inputs_and_gradients_are_left_alone(case, kernel, pair):
+    leaves = [case.leaf(5, 2, 6, 6), case.leaf(3, 2, 3, 3), case.leaf(3)]
+    dy = case.tensor(5, 3, 4, 4)
+    before = [t.detach().clone() for t in (*leaves, dy)]
+    y = pair[0](*leaves)
+    first = torch.autograd.grad(y, leaves, dy, retain_graph=True)
+    second = torch.autograd.grad(y, leaves, dy)
+    assert all(torch.equal(a, b) for a, b in zip(before, (*leaves, dy)))
+    assert all(torch.equal(a, b) for a, b in zip(first, second))
+
+
+def test_nothing_is_saved_beyond_inputs_and_result(kernel, pair, saved_bytes):
+    leaves = [torch.randn(*s, requires_grad=True) for s in ((9, 2, 12, 12), (3, 2, 3, 3), (3,))]
+    assert saved_bytes(pair[0], *leaves) == 0
+
+
+def test_only_the_wanted_gradients_are_computed(native, pair):
+    x, w = torch.randn(2, 1, 6, 6), torch.randn(3, 1, 3, 3, requires_grad=True)
+    y = pair[0](x, w)
+    wanted = []
+
+    class Spy(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if "conv2d_backward" in str(function):
+                wanted.append(args[-3:])
+            return function(*args, **(kwargs or {}))
+
+    with Spy():
+        y.sum().backward()
+    assert wanted == [(False, True, False)]

@@ -1,0 +1,106 @@
+"""conv2d and conv2d_relu as users meet them: errors, autocast, routes, modules."""
+
+import pytest
+import torch
+from torch import nn as stock_nn
+from torch.nn import functional as stock_F
+
+import torchext
+from torchext import nn
+from torchext.nn import functional as F
+
+
+def stock_conv2d_relu(*args, **options):
+    return stock_F.relu(stock_F.conv2d(*args, **options))
+
+
+@pytest.fixture(params=["conv2d", "conv2d_relu"])
+def pair(request):
+    return {"conv2d": (F.conv2d, stock_F.conv2d), "conv2d_relu": (F.conv2d_relu, stock_conv2d_relu)}[request.param]
+
+
+@pytest.fixture
+def native():
+    with torchext.backend("native"):
+        yield
+
+
+def test_autocast_is_stock(pair):
+    x, w, b = torch.randn(5, 2, 6, 6), torch.randn(3, 2, 3, 3), torch.randn(3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours, stock = pair[0](x, w, b), pair[1](x, w, b)
+    assert ours.dtype == stock.dtype == torch.bfloat16
+    assert torch.equal(ours, stock)
+
+
+X, W = torch.zeros(2, 3, 5, 5), torch.zeros(4, 3, 3, 3)
+BAD = {
+    "channels differ": ((X, torch.zeros(4, 2, 3, 3)), {}),
+    "groups do not divide": ((X, W), {"groups": 2}),
+    "groups 0": ((X, W), {"groups": 0}),
+    "k not in groups": ((torch.zeros(2, 3, 5, 5), torch.zeros(4, 1, 3, 3)), {"groups": 3}),
+    "bias too long": ((X, W, torch.zeros(5)), {}),
+    "kernel too large": ((X, torch.zeros(4, 3, 7, 7)), {}),
+    "padding unknown": ((X, W), {"padding": "full"}),
+    "same with stride": ((X, W), {"padding": "same", "stride": 2}),
+    "padding negative": ((X, W), {"padding": -1}),
+    "stride 0": ((X, W), {"stride": 0}),
+    "stride too long": ((X, W), {"stride": (1, 1, 1)}),
+    "dilation 0": ((X, W), {"dilation": 0}),
+    "stride no number": ((X, W), {"stride": "2"}),
+    "2-d input": ((torch.zeros(3, 5), W), {}),
+    "3-d weight": ((X, torch.zeros(4, 3, 3)), {}),
+    "dtypes differ": ((X, W.double()), {}),
+    "no tensor": (([1.0], W), {}),
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_bad_input_raises_what_stock_raises_and_names_the_arguments(pair, bad):
+    arguments, options = bad
+    with pytest.raises(Exception) as stock:
+        pair[1](*arguments, **options)
+    with pytest.raises(stock.type, match=r"expected input .* weight .*; got input .* weight .*") as ours:
+        pair[0](*arguments, **options)
+    assert type(ours.value) is type(stock.value)
+
+
+def test_the_measured_rule_sends_large_blocked_channels_to_the_library(trace):
+    small = torch.randn(64, 6, 12, 12), torch.randn(16, 6, 5, 5)
+    large = torch.randn(2, 64, 30, 30), torch.randn(64, 64, 3, 3)
+    with torchext.record_routes() as routes:
+        F.conv2d(*small)
+        F.conv2d(*large)
+        with trace() as ops:
+            F.conv2d_relu(*large)
+    assert [(r.op, r.backend) for r in routes] == [("conv2d", "native"), ("conv2d", "stock"), ("conv2d_relu", "native")]
+    assert "as fast" in routes[1].why
+    assert ops == ["torchext.conv2d_relu.default"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bias": False, "stride": 2, "padding": (1, 2)},
+        {"padding": "same", "padding_mode": "reflect"},
+        {"padding": 1, "padding_mode": "circular", "groups": 2},
+        {"padding": 1, "padding_mode": "replicate", "dilation": 2},
+    ],
+)
+def test_modules_are_drop_ins(native, assert_drop_in, options):
+    x = torch.randn(17, 2, 9, 9)
+    assert_drop_in(nn.Conv2d(2, 4, 3, **options), stock_nn.Conv2d(2, 4, 3, **options), x)
+    assert repr(nn.Conv2d(2, 4, 3, **options)) == repr(stock_nn.Conv2d(2, 4, 3, **options))
+    fused, conv = nn.ConvReLU2d(2, 4, 3, **options), stock_nn.Conv2d(2, 4, 3, **options)
+    fused.load_state_dict(conv.state_dict(), strict=True)
+    torch.testing.assert_close(fused(x), conv(x).relu())
+    assert repr(fused) == repr(conv).replace("Conv2d", "ConvReLU2d")
+
+
+def test_a_convolution_absorbs_its_max_pooling():
+    x, conv, pool = torch.randn(17, 2, 9, 9), stock_nn.Conv2d(2, 4, 3), stock_nn.MaxPool2d(3, 2, 1, ceil_mode=True)
+    want = pool(conv(x).relu())
+    nn.ConvReLUMaxPool2d.absorb(conv, pool)
+    torch.testing.assert_close(conv(x), want)
+    assert type(conv) is nn.ConvReLUMaxPool2d

@@ -1,0 +1,160 @@
+"""Dropout's mask: to the bit as csrc/philox.h specifies it, and as random as it must be.
+
+Statistics run on fixed seeds and allow 5 standard deviations: a good generator would fail one of them in 1.7 million.
+"""
+
+import math
+import subprocess
+from pathlib import Path
+
+import dropout_reference as reference
+import numpy as np
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+import torchext
+from torchext.nn import functional as F
+
+SIGMAS = 5
+OP = torch.ops.torchext.dropout.default
+
+
+@pytest.fixture(autouse=True)
+def native():
+    with torchext.backend("native"):
+        yield
+
+
+def seed_of(value):
+    return torch.tensor(value, dtype=torch.int64)
+
+
+def mask(count, p, seed):
+    return OP(torch.ones(count), seed_of(seed), p, 1.0, 0.0, 0.0) != 0
+
+
+def test_the_reference_gives_the_published_known_answers():
+    answers = {
+        ((0, 0, 0, 0), (0, 0)): "6627e8d5 e169c58d bc57ac4c 9b00dbd8",
+        ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2): "408f276d 41c83b0e a20bc7c6 6d5451fd",
+    }
+    for (counter, key), words in answers.items():
+        assert " ".join(f"{int(w):08x}" for w in reference.philox(counter, key, rounds=10)) == words
+
+
+def test_every_length_drops_what_the_specification_says(case):
+    seed = 0x0123456789ABCDEF
+    for count in (*range(301), 1023, 4099):
+        y = OP(torch.ones(count, dtype=case.dtype), seed_of(seed), 0.3, 2.0, 0.0, 0.0)
+        assert torch.equal(y, torch.from_numpy(reference.keep(seed, count, 0.3)).to(case.dtype) * 2)
+
+
+# 2^18 elements draw four ties each time; the extremes keep and drop all but a few.
+@pytest.mark.parametrize("p", [0.1, 1 / 3, 0.5, 0.5 + 2**-18, 1e-3, 0.999, 1e-6, 1 - 1e-6, 1e-12, 1 - 1e-12])
+@pytest.mark.parametrize("seed", [0, 1, 2**63 - 2, 0xDEADBEEF00000000])
+def test_every_probability_drops_what_the_specification_says(isa, p, seed):
+    seed = seed % 2**63
+    assert np.array_equal(mask(2**18, p, seed).numpy(), reference.keep(seed, 2**18, p))
+
+
+@pytest.mark.parametrize("offset", range(1, 9))
+def test_misaligned_views_drop_the_same_elements(case, offset):
+    x = torch.ones(1000 + offset, dtype=case.dtype)[offset:]
+    y = OP(x, seed_of(7), 0.5, 1.0, 0.0, 0.0)
+    assert torch.equal(y != 0, torch.from_numpy(reference.keep(7, 1000, 0.5)))
+
+
+LAYOUTS = {
+    "channels_last": lambda t: t.contiguous(memory_format=torch.channels_last),
+    "permuted": lambda t: t.permute(2, 0, 3, 1),
+    "sliced": lambda t: t[..., ::2],
+    "sliced channels_last": lambda t: t.contiguous(memory_format=torch.channels_last)[:, :, 1:],
+    "expanded": lambda t: t[:1].expand(t.shape),
+    "one channel": lambda t: t[:, :1].contiguous(memory_format=torch.channels_last),
+    "overlapping": lambda t: t.flatten().as_strided((5, 7), (3, 1)),
+    "scalar": lambda t: t.flatten()[0],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_elements_are_counted_in_the_order_of_the_outputs_memory(case, layout):
+    x = layout(torch.ones(3, 4, 5, 6, dtype=case.dtype))
+    y = OP(x, seed_of(11), 0.5, 1.0, 0.0, 0.0)
+    assert y.stride() == torch.dropout(x, 0.5, True).stride()
+    in_memory = y.as_strided((y.numel(),), (1,))
+    assert torch.equal(in_memory != 0, torch.from_numpy(reference.keep(11, y.numel(), 0.5)))
+
+
+def test_the_mask_does_not_depend_on_the_number_of_threads(threads):
+    masks = []
+    for count in (1, 2):
+        threads(count)
+        masks.append(mask(300_001, 0.4, 5))
+    assert torch.equal(*masks)
+
+
+def test_blocks_beyond_32_bits(tmp_path):
+    """2^35 elements do not fit here: a C++ program runs the kernels on a window of them."""
+    root, headers = Path(__file__).parent.parent, Path(torch.__file__).parent / "include"
+    sources = [root / "tests/csrc/philox_window.cpp", root / "csrc/cpu/dropout.cpp", root / "csrc/cpu/isa.cpp"]
+    flags = ["-std=c++20", "-O1", "-Wno-psabi", f"-I{headers}", f"-I{root / 'csrc'}"]
+    subprocess.run(["g++", *flags, *sources, "-o", tmp_path / "window"], check=True, timeout=120)
+    subprocess.run([tmp_path / "window"], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("p", [0.1, 1 / 3, 0.5, 1e-3, 0.999])
+def test_as_many_are_dropped_as_p_says(p):
+    count = 2**22
+    for seed in range(3):
+        dropped = count - int(mask(count, p, seed).sum())
+        assert abs(dropped - count * p) < SIGMAS * math.sqrt(count * p * (1 - p))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_neighbours_and_rows_are_independent(p):
+    count, q = 2**20, 1 - p
+    centred = (mask(count, p, 3).double() - q) / math.sqrt(p * q)
+    for lag in (1, 2, 3, 4, 7, 8, 16, 32, 64, 128, 256, 1000, 1024, 4096, 65536):
+        assert abs(float(centred[:-lag] @ centred[lag:])) < SIGMAS * math.sqrt(count - lag), lag
+    for sums in (centred.view(1024, 1024).sum(0), centred.view(1024, 1024).sum(1)):
+        chi_square = float((sums**2).sum()) / 1024  # mean 1024, variance 2 * 1024
+        assert abs(chi_square - 1024) < SIGMAS * math.sqrt(2 * 1024)
+
+
+def test_close_seeds_give_unrelated_masks():
+    masks = [mask(2**18, 0.5, seed).double() * 2 - 1 for seed in (0, 1, 2, 2**32, 2**62, 2**62 + 1)]
+    for i, one in enumerate(masks):
+        for other in masks[:i]:
+            assert abs(float(one @ other)) < SIGMAS * math.sqrt(2**18)
+
+
+def kept(x=None, p=0.5):
+    return F.dropout(torch.ones(1000) if x is None else x, p) != 0
+
+
+def test_the_seed_comes_from_torchs_generator():
+    torch.manual_seed(3)
+    first, second = kept(), kept()
+    torch.manual_seed(3)
+    assert torch.equal(kept(), first) and torch.equal(kept(), second) and not torch.equal(first, second)
+    torch.manual_seed(4)
+    assert not torch.equal(kept(), first)
+    torch.manual_seed(3)
+    with torch.random.fork_rng():
+        assert torch.equal(kept(), first)
+    assert torch.equal(kept(), first)
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_checkpointing_draws_the_same_mask_again(use_reentrant):
+    x = torch.ones(1000, requires_grad=True)
+    masks = []
+
+    def layer(x):
+        y = F.dropout(x * 1.0, 0.5)
+        masks.append(y.detach() != 0)
+        return y.square()
+
+    checkpoint(layer, x, use_reentrant=use_reentrant).sum().backward()
+    assert len(masks) == 2 and torch.equal(*masks) and torch.equal(x.grad != 0, masks[0])

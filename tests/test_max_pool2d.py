@@ -1,0 +1,194 @@
+"""max_pool2d against stock: pooling rounds nothing forward, so values, indices and strides are stock's to the bit."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch.nn import functional as stock_F
+
+import torchext
+from torchext.nn import functional as F
+
+NAN, INF = float("nan"), float("inf")
+EXACT = {"rtol": 0, "atol": 0, "equal_nan": True}
+
+
+def channels_last(t):
+    return t.contiguous(memory_format=torch.channels_last)
+
+
+def misaligned(t):
+    return torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape)
+
+
+LAYOUTS = {
+    "contiguous": lambda t: t,
+    "channels_last": channels_last,
+    "misaligned": misaligned,
+    "sliced": lambda t: torch.cat([t, t], -1)[..., : t.shape[-1]],
+    "every other channel, channels_last": lambda t: channels_last(t.repeat_interleave(2, 1))[:, ::2],
+    "rows and columns swapped": lambda t: t.transpose(-1, -2).contiguous().transpose(-1, -2),
+    "expanded": lambda t: t[:1].expand(t.shape),
+}
+# kernel, stride, padding, dilation, ceil: each way through the kernels
+WINDOWS = [
+    (2, 2, 0, 1, False),
+    (2, 2, 0, 1, True),
+    (2, 2, 1, 1, False),
+    (3, 2, 1, 1, False),
+    (3, 1, 1, 1, True),
+    (3, 3, 0, 1, False),
+    ((3, 2), (1, 2), (1, 0), (2, 1), False),
+    ((1, 5), (3, 1), (0, 2), 1, True),
+    (5, (2, 4), 2, (1, 3), True),
+    (1, 2, 0, 1, False),
+]
+
+
+def stock_pool(x, *window):
+    return stock_F.max_pool2d(x, *window, return_indices=True)
+
+
+def assert_same_as_stock(x, window, dy_layout=lambda t: t):
+    """Values, indices and all strides exactly; gradients exactly where stock adds in the type we add in."""
+    results = []
+    for pool in (stock_pool, F.max_pool2d_with_indices):
+        leaf = x.detach().requires_grad_()
+        y, indices = pool(leaf, *window)
+        if not results:
+            dy = dy_layout(torch.randn(y.shape, dtype=torch.float64).to(x.dtype))
+        (dx,) = torch.autograd.grad(y, leaf, dy)
+        results.append((y.detach(), indices, dx))
+    (y, indices, dx), (our_y, our_indices, our_dx) = results
+    torch.testing.assert_close(our_y, y, **EXACT)
+    assert torch.equal(our_indices, indices)
+    assert [t.stride() for t in results[0]] == [t.stride() for t in results[1]]
+    if x.dtype in (torch.float32, torch.float64):
+        torch.testing.assert_close(our_dx, dx, **EXACT)
+    else:  # stock rounds after every addition, we once
+        exact = x.detach().double().requires_grad_()
+        (exact_dx,) = torch.autograd.grad(stock_pool(exact, *window)[0], exact, dy.double())
+        torch.testing.assert_close(our_dx, exact_dx.to(x.dtype), **EXACT)
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_values_indices_gradients_and_strides_are_stocks(case, window, layout):
+    for shape in ((2, 3, 13, 17), (1, 37, 15, 40)):
+        assert_same_as_stock(LAYOUTS[layout](case.tensor(*shape)), window, LAYOUTS[layout])
+
+
+@pytest.mark.parametrize("dy_layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_any_layout_of_input_and_gradient(layout, dy_layout):
+    for window in WINDOWS[:4]:
+        assert_same_as_stock(layout(torch.randn(2, 6, 14, 12)), window, dy_layout)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 6, 8), (2, 5, 1, 1), (1, 1, 1, 1), (3, 4, 1, 9), (2, 3, 7, 1), (0, 3, 8, 8)])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("window", [(1, 1), ((1, 1), 2, 0, 1, True), (3, 2, 1)], ids=str)
+def test_sizes_whose_memory_format_is_ambiguous(shape, layout, window):
+    x = LAYOUTS[layout](torch.randn(shape))
+    assert_same_as_stock(x, window)
+    for view in (x[..., : shape[3] // 2 + 1], torch.randn(200).as_strided(shape, (shape[1],) * 4)):
+        assert_same_as_stock(view, window)
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_no_batch(case, window):
+    assert_same_as_stock(case.tensor(3, 11, 19), window)
+    assert_same_as_stock(case.tensor(3, 11, 38)[..., ::2], window)
+
+
+@given(data=st.data(), kernel=st.tuples(st.integers(1, 6), st.integers(1, 6)))
+def test_any_window_on_any_map(isa, data, kernel):
+    draw = data.draw
+    two = lambda low, high: (draw(st.integers(low, high)), draw(st.integers(low, high)))
+    stride, dilation = two(1, 5), two(1, 3)
+    padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
+    ceil, (h, w), c = draw(st.booleans()), two(1, 40), draw(st.integers(1, 20))
+    effective = [d * (k - 1) + 1 for k, d in zip(kernel, dilation)]
+    assume(h + 2 * padding[0] >= effective[0] and w + 2 * padding[1] >= effective[1])
+    # Stock writes out of bounds backward where a window has no tap inside: see below.
+    assume(not any(d > 1 and p and n <= d * k for d, p, n, k in zip(dilation, padding, (h, w), kernel)))
+    torch.manual_seed(h * 41 + w)
+    x = torch.randn(2, c, h, w)
+    x = (x * draw(st.sampled_from([1, 3]))).round() if draw(st.booleans()) else x  # ties
+    for layout in (lambda t: t, channels_last):
+        assert_same_as_stock(layout(x), (kernel, stride, padding, dilation, ceil), layout)
+
+
+@pytest.mark.parametrize("window", WINDOWS[:6], ids=str)
+def test_every_width(isa, window):
+    for w in range(3, 68):
+        assert_same_as_stock(torch.randn(2, 1, 4, w) if w % 4 else channels_last(torch.randn(1, w, 4, 3)), window)
+    for w in range(4, 68, 4):
+        assert_same_as_stock(torch.randn(2, 1, 4, w), window)
+
+
+def test_many_short_rows_and_one_large_plane(case):
+    for shape in ((64, 3, 4, 2), (33, 2, 8, 8), (7, 6, 24, 24), (1, 1, 300, 402)):
+        for window in WINDOWS[:4]:
+            assert_same_as_stock(case.tensor(*shape), window)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_nan_infinity_and_ties_win_as_in_stock(case, window, layout):
+    values = torch.tensor([NAN, -NAN, INF, -INF, 0.0, -0.0, 1.0, 1.0])
+    for weights in (torch.ones(8), torch.tensor([1.0, 0, 9, 9, 9, 9, 9, 9]), torch.tensor([0.0, 0, 0, 1, 0, 0, 0, 0])):
+        x = values[torch.multinomial(weights, 4 * 5 * 23 * 34, replacement=True)].view(4, 5, 23, 34).to(case.dtype)
+        assert_same_as_stock(LAYOUTS[layout](x), window)
+        if window[0] == 2:
+            assert_same_as_stock(LAYOUTS[layout](x[..., :22, :].contiguous()), window)
+
+
+def test_one_nan_at_each_place(isa):
+    for window, layout in itertools.product(((2,), (3, 2, 1), (3, 1, 1)), ("contiguous", "channels_last")):
+        x = torch.randn(36, 2, 6, 6)
+        x.flatten(2)[torch.arange(36), :, torch.arange(36)] = NAN
+        assert_same_as_stock(LAYOUTS[layout](x), window)
+
+
+def test_a_window_without_a_tap_inside_passes_no_gradient(isa):
+    """Stock gives -inf and an index beyond the map, and its backward writes there; ours writes nothing."""
+    for x in (torch.randn(1, 2, 4, 3), channels_last(torch.randn(1, 2, 4, 3))):
+        window = ((2, 1), 1, (1, 0), (5, 1))
+        y, indices = F.max_pool2d_with_indices(x.requires_grad_(), *window)
+        want, want_indices = stock_pool(x.detach(), *window)
+        assert torch.equal(y, want) and torch.equal(indices, want_indices) and (indices >= 12).all()
+        for create_graph in (False, True):
+            (dx,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=create_graph, retain_graph=True)
+            assert (dx == 0).all()
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("window", WINDOWS[:7], ids=str)
+def test_gradcheck_and_gradgradcheck(isa, window, layout):
+    x = torch.randperm(2 * 2 * 6 * 7).double().view(2, 2, 6, 7)
+    x = LAYOUTS[layout](x).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: F.max_pool2d(x, *window), x)
+    assert torch.autograd.gradgradcheck(lambda x: F.max_pool2d(x, *window), x)
+    x = x.detach()[0].requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: F.max_pool2d_with_indices(x, *window)[0], x)
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_results_do_not_depend_on_the_number_of_threads(isa, threads, window):
+    for x in (torch.randn(8, 12, 72, 24), channels_last(torch.randn(3, 24, 67, 65)), torch.randn(1, 1, 600, 602)):
+        results = []
+        for count in (1, 2, 5):
+            threads(count)
+            leaf = x.detach().requires_grad_()
+            y, indices = F.max_pool2d_with_indices(leaf, *window)
+            results.append((y, indices, *torch.autograd.grad(y.square().sum(), leaf)))
+        assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other))
+
+
+def test_255_taps_are_ours(isa):
+    with torchext.record_routes() as routes:
+        assert_same_as_stock(torch.randn(1, 2, 20, 40), ((15, 17), 1))
+    assert [r.backend for r in routes] == ["native"]

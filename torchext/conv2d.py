@@ -1,0 +1,196 @@
+"""conv2d and conv2d_relu: schema, fake, Function, function, module; in that order, as in every op."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch._prims_common import suggest_memory_format
+from torch.nn import functional as F
+
+from . import _route
+from ._conv2d_plan import WANTS, is_single, out_size, plan
+from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
+
+_STOCK_IS_FASTER = "stock's convolution is as fast for these shapes"
+GEOMETRY = "int[2] stride, int[2] padding, int[2] dilation, int groups"
+WANTED = "bool want_dx, bool want_dw, bool want_db"
+
+
+def empty_image(x, w, shape, dtype=None):
+    """A fake result in the memory format stock gives a convolution of x and w: channels_last if either is."""
+    last = torch.channels_last
+    layout = last if last in (suggest_memory_format(x), suggest_memory_format(w)) else torch.contiguous_format
+    return torch.empty(shape, dtype=dtype or x.dtype, device=x.device, memory_format=layout)
+
+
+def _fake(x, w, b, stride, padding, dilation, groups, direct):
+    sizes = map(out_size, x.shape[2:], w.shape[2:], stride, padding, dilation)
+    return empty_image(x, w, (x.shape[0], w.shape[0], *sizes))
+
+
+def fake_gradients(x, w, want_dx, want_dw, want_db):
+    return (
+        empty_image(x, w, x.shape) if want_dx else x.new_empty(0),
+        empty_image(x, w, w.shape) if want_dw else x.new_empty(0),
+        x.new_empty(w.shape[0] if want_db else 0),
+    )
+
+
+def _fake_backward(dy, x, w, y, stride, padding, dilation, groups, direct, want_dx, want_dw, want_db):
+    return fake_gradients(x, w, want_dx, want_dw, want_db)
+
+
+_conv2d = define("conv2d", f"(Tensor x, Tensor w, Tensor? b, {GEOMETRY}, bool direct) -> Tensor", _fake)
+_conv2d_relu = define("conv2d_relu", f"(Tensor x, Tensor w, Tensor? b, {GEOMETRY}, bool direct) -> Tensor", _fake)
+_conv2d_backward = define(
+    "conv2d_backward",
+    f"(Tensor dy, Tensor x, Tensor w, Tensor? y, {GEOMETRY}, bool direct, {WANTED}) -> (Tensor, Tensor, Tensor)",
+    _fake_backward,
+)
+
+
+def _stock_conv2d_relu(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    return F.relu(F.conv2d(input, weight, bias, stride, padding, dilation, groups))
+
+
+def _backward(ctx, dy, x, w, y):
+    need_dx, need_dw, need_db, _ = ctx.needs_input_grad
+    dx, dw, db = _conv2d_backward(dy, x, w, y, *ctx.geometry, need_dx, need_dw, need_db)
+    return dx if need_dx else None, dw if need_dw else None, db if need_db else None, None
+
+
+def recompute(ctx, stock, x, w, b, dy):
+    return *recompute_backward(stock, (x, w, b), dy, ctx.needs_input_grad[:3]), None
+
+
+class Conv2dFunction(Function):
+    @staticmethod
+    def forward(ctx, x, w, b, geometry):
+        ctx.save_for_backward(x, w, b)
+        ctx.geometry = geometry
+        return _conv2d(x, w, b, *geometry)
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, w, b = ctx.saved_tensors
+        if twice_differentiable():
+            return recompute(ctx, lambda *xwb: F.conv2d(*xwb, *ctx.geometry[:4]), x, w, b, dy)
+        return _backward(ctx, dy, x, w, None)
+
+
+class Conv2dReLUFunction(Function):
+    @staticmethod
+    def forward(ctx, x, w, b, geometry):
+        y = _conv2d_relu(x, w, b, *geometry)
+        ctx.save_for_backward(x, w, b, y)
+        ctx.geometry = geometry
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, w, b, y = ctx.saved_tensors
+        if twice_differentiable():
+            return recompute(ctx, lambda *xwb: _stock_conv2d_relu(*xwb, *ctx.geometry[:4]), x, w, b, dy)
+        return _backward(ctx, dy, x, w, y)
+
+
+def conv2d(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1
+) -> Tensor:
+    r"""Two-dimensional convolution. Counterpart of :func:`torch.nn.functional.conv2d`.
+
+    Args:
+        input: ``[n, c, h, w]`` or ``[c, h, w]``; float64, float32, bfloat16 or float16 for our kernel, else stock's.
+        weight: ``[k, c / groups, r, s]``.
+        bias: ``[k]``, or None.
+        stride, padding, dilation: an int, or one for rows and one for columns; padding may be "same" or "valid".
+        groups: how many groups the channels fall into, each convolved on its own.
+
+    Returns:
+        ``[n, k, p, q]`` or ``[k, p, q]``, channels_last if ``input`` or ``weight`` is.
+
+    Raises:
+        RuntimeError: the shapes, dtypes, devices or options do not fit together.
+
+    Example:
+        >>> from torchext.nn import functional as F
+        >>> F.conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 2, 2))
+        tensor([[[[4., 4.],
+                  [4., 4.]]]])
+    """
+    if is_single(input, weight):
+        return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
+    geometry, out = plan(input, weight, bias, stride, padding, dilation, groups)
+    if out is not None and not geometry[4] and _route._backend == "auto":
+        geometry, out = _STOCK_IS_FASTER, None
+    if out is None:
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        return _route.stock("conv2d", geometry, WANTS, F.conv2d, input=input, weight=weight, bias=bias, **options)
+    _route.note("conv2d")
+    if wants_grad(input, weight, bias):
+        return Conv2dFunction.call(input, weight, bias, geometry)
+    return _conv2d(input, weight, bias, *geometry)
+
+
+def conv2d_relu(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1
+) -> Tensor:
+    r"""Two-dimensional convolution and ReLU in one pass. Counterpart of ``F.relu(F.conv2d(...))``.
+
+    Takes, returns and raises what :func:`conv2d` does. It saves ``input``, ``weight`` and the result.
+
+    Example:
+        >>> from torchext.nn import functional as F
+        >>> F.conv2d_relu(-torch.ones(1, 1, 3, 3), torch.ones(1, 1, 2, 3))
+        tensor([[[[0.],
+                  [0.]]]])
+    """
+    if is_single(input, weight):
+        return conv2d_relu(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
+    geometry, out = plan(input, weight, bias, stride, padding, dilation, groups)
+    if out is None:
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        return _route.stock(
+            "conv2d_relu", geometry, WANTS, _stock_conv2d_relu, input=input, weight=weight, bias=bias, **options
+        )
+    _route.note("conv2d_relu")
+    if wants_grad(input, weight, bias):
+        return Conv2dReLUFunction.call(input, weight, bias, geometry)
+    return _conv2d_relu(input, weight, bias, *geometry)
+
+
+def module_arguments(module: nn.Conv2d, input: Tensor) -> tuple:
+    """The input, padded where the module's padding is no zeros, and the options that remain, as nn.Conv2d has them."""
+    padding = module.padding
+    if module.padding_mode != "zeros":
+        input = F.pad(input, module._reversed_padding_repeated_twice, mode=module.padding_mode)
+        padding = 0
+    return input, (module.stride, padding, module.dilation, module.groups)
+
+
+class Conv2d(nn.Conv2d):
+    """:class:`torch.nn.Conv2d` on our kernels: same arguments, parameters, state_dict and repr; see :func:`conv2d`.
+
+    Example:
+        >>> from torchext import nn
+        >>> nn.Conv2d(1, 6, 5)(torch.ones(2, 1, 28, 28)).shape
+        torch.Size([2, 6, 24, 24])
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        input, options = module_arguments(self, input)
+        return conv2d(input, weight, bias, *options)
+
+
+class ConvReLU2d(nn.Conv2d):
+    """``ReLU(Conv2d(x))`` in one layer: :class:`torch.nn.Conv2d`'s arguments and state_dict; see :func:`conv2d_relu`.
+
+    Example:
+        >>> from torchext import nn
+        >>> bool((nn.ConvReLU2d(1, 6, 5)(torch.randn(2, 1, 28, 28)) >= 0).all())
+        True
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        input, options = module_arguments(self, input)
+        return conv2d_relu(input, weight, bias, *options)

@@ -1,0 +1,230 @@
+"""max_pool2d: schema, fake, Function, function, module; in that order, as in every op."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import _route
+from ._op import Function, define, twice_differentiable, wants_grad
+
+_DEAD = 255  # csrc/max_pool2d.h: the offset of an output that passes no gradient, and the number of taps that leaves
+_WINDOW = "SymInt kh, SymInt kw, SymInt sh, SymInt sw, SymInt ph, SymInt pw, SymInt dh, SymInt dw"
+
+
+def _empty(like, channels_last, h, w, dtype=None):
+    format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty((*like.shape[:-2], h, w), dtype=dtype or like.dtype, device=like.device, memory_format=format)
+
+
+def _fake(x, channels_last, want_offsets, oh, ow, *window):
+    none = x.new_empty(0, dtype=torch.uint8)
+    return _empty(x, channels_last, oh, ow), _empty(x, channels_last, oh, ow, torch.uint8) if want_offsets else none
+
+
+def _fake_backward(dy, offsets, channels_last, h, w, *window):
+    return _empty(dy, channels_last, h, w)
+
+
+def _fake_indices(offsets, channels_last, w, *window):
+    return _empty(offsets, channels_last, *offsets.shape[-2:], torch.int64)
+
+
+_max_pool2d = define(
+    "max_pool2d",
+    f"(Tensor x, bool channels_last, bool want_offsets, SymInt oh, SymInt ow, {_WINDOW}) -> (Tensor, Tensor)",
+    _fake,
+)
+_max_pool2d_backward = define(
+    "max_pool2d_backward",
+    f"(Tensor dy, Tensor offsets, bool channels_last, SymInt h, SymInt w, {_WINDOW}) -> Tensor",
+    _fake_backward,
+)
+_max_pool2d_indices = define(
+    "max_pool2d_indices", f"(Tensor offsets, bool channels_last, SymInt w, {_WINDOW}) -> Tensor", _fake_indices
+)
+
+
+def _differentiable_backward(dy, offsets, channels_last, h, w, window):
+    """dx by a scatter that autograd knows how to differentiate."""
+    indices = _max_pool2d_indices(offsets, channels_last, w, *window).clamp_max(h * w - 1)
+    dy = dy.masked_fill(offsets == _DEAD, 0)
+    dx = dy.new_zeros(*dy.shape[:-2], h * w).scatter_add(-1, indices.flatten(-2), dy.flatten(-2))
+    dx = dx.unflatten(-1, (h, w))
+    return dx.contiguous(memory_format=torch.channels_last) if channels_last else dx
+
+
+def _backward(ctx, dy):
+    (offsets,) = ctx.saved_tensors
+    if twice_differentiable():
+        return _differentiable_backward(dy, offsets, ctx.channels_last, *ctx.size, ctx.window), None, None, None, None
+    return _max_pool2d_backward(dy, offsets, ctx.channels_last, *ctx.size, *ctx.window), None, None, None, None
+
+
+class MaxPool2dFunction(Function):
+    @staticmethod
+    def forward(ctx, x, channels_last, oh, ow, window):
+        y, offsets = _max_pool2d(x, channels_last, True, oh, ow, *window)
+        ctx.save_for_backward(offsets)
+        ctx.channels_last, ctx.size, ctx.window = channels_last, x.shape[-2:], window
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        return _backward(ctx, dy)
+
+
+class MaxPool2dWithIndicesFunction(Function):
+    @staticmethod
+    def forward(ctx, x, channels_last, oh, ow, window):
+        y, offsets = _max_pool2d(x, channels_last, True, oh, ow, *window)
+        indices = _max_pool2d_indices(offsets, channels_last, x.shape[-1], *window)
+        ctx.save_for_backward(offsets)
+        ctx.mark_non_differentiable(indices)
+        ctx.channels_last, ctx.size, ctx.window = channels_last, x.shape[-2:], window
+        return y, indices
+
+    @staticmethod
+    def backward(ctx, dy, _):
+        return _backward(ctx, dy)
+
+
+_WANTS = "input [n, c, h, w] or [c, h, w], and kernel_size, stride, padding and dilation of one int or two"
+
+
+def _window(kernel_size, stride, padding, dilation):
+    """The eight ints of a window; None if these are not ints and pairs of ints, or not what a window can have."""
+    flat = []
+    for v in (kernel_size, kernel_size if stride is None else stride, padding, dilation):
+        if type(v) is int:
+            flat += (v, v)
+        elif type(v) in (tuple, list) and len(v) == 2 and type(v[0]) is int and type(v[1]) is int:
+            flat += v
+        else:
+            return None
+    kh, kw, sh, sw, ph, pw, dh, dw = flat
+    if kh < 1 or kw < 1 or sh < 1 or sw < 1 or dh < 1 or dw < 1 or not 0 <= ph <= kh // 2 or not 0 <= pw <= kw // 2:
+        return None
+    return flat
+
+
+def _output_size(size, k, stride, pad, dilation, ceil_mode):
+    out = (size + 2 * pad - dilation * (k - 1) - 1 + (stride - 1 if ceil_mode else 0)) // stride + 1
+    return out - 1 if ceil_mode and (out - 1) * stride >= size + pad else out  # no window begins beyond the input
+
+
+def _is_channels_last(x):
+    """Whether stock would give a result in channels_last, which it reads off the strides alone."""
+    if x.dim() != 4:
+        return False
+    _, c, _, w = x.stride()
+    return w >= c and torch._prims_common.suggest_memory_format(x) is torch.channels_last
+
+
+# Up to this many elements stock's single C++ call is the faster one.
+_SMALL = 2048
+_WHY_SMALL = f"stock measured faster up to {_SMALL} elements"
+
+
+def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
+    why = _route.why_stock(input)
+    if why is None and _route.auto() and input.numel() <= _SMALL:
+        why = _WHY_SMALL
+    if why is None:
+        shape = input.shape
+        window = _window(kernel_size, stride, padding, dilation)
+        if window is None or type(ceil_mode) is not bool or len(shape) not in (3, 4) or 0 in shape[-3:]:
+            why = "arguments only stock takes"
+        elif window[0] * window[1] > _DEAD:
+            why = f"more than {_DEAD} taps"
+        else:
+            kh, kw, sh, sw, ph, pw, dh, dw = window
+            oh = _output_size(shape[-2], kh, sh, ph, dh, ceil_mode)
+            ow = _output_size(shape[-1], kw, sw, pw, dw, ceil_mode)
+            why = None if oh >= 1 and ow >= 1 else "no output"
+    if why is not None:
+        return _route.stock(
+            op, why, _WANTS, F.max_pool2d, input=input, kernel_size=kernel_size, stride=stride, padding=padding,
+            dilation=dilation, ceil_mode=ceil_mode, return_indices=return_indices,
+        )  # fmt: skip
+    _route.note(op)
+    channels_last = _is_channels_last(input)
+    if wants_grad(input):
+        function = MaxPool2dWithIndicesFunction if return_indices else MaxPool2dFunction
+        return function.call(input, channels_last, oh, ow, window)
+    y, offsets = _max_pool2d(input, channels_last, return_indices, oh, ow, *window)
+    return (y, _max_pool2d_indices(offsets, channels_last, shape[-1], *window)) if return_indices else y
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Largest value of each window. Counterpart of :func:`torch.nn.functional.max_pool2d`.
+
+    Backward keeps one byte per output, which of its taps won, and no input.
+
+    Args:
+        input: ``[n, c, h, w]`` or ``[c, h, w]``, contiguous or channels_last; float64, float32, bfloat16 or float16 for
+            our kernel, else stock's.
+        kernel_size: rows and columns of the window; more than 255 taps go to stock.
+        stride: step from window to window; None for ``kernel_size``.
+        padding: rows and columns of :math:`-\infty` around the input, at most half of ``kernel_size``.
+        dilation: step from tap to tap.
+        ceil_mode: whether a window may reach beyond the padding.
+        return_indices: whether to return also where in its map (``row * w + column``) each value was found, as int64.
+
+    Returns:
+        ``[n, c, oh, ow]`` or ``[c, oh, ow]`` in the memory format of ``input``; and, if asked for, the indices.
+
+    Raises:
+        RuntimeError: the window does not fit, or a size other than n is 0.
+        TypeError: a size is no int.
+
+    Example:
+        >>> from torchext.nn import functional as F
+        >>> F.max_pool2d(torch.arange(16.0).view(1, 4, 4), 2)
+        tensor([[[ 5.,  7.],
+                 [13., 15.]]])
+    """
+    return _max_pool("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+
+
+def max_pool2d_with_indices(
+    input: Tensor,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """:func:`max_pool2d` with its indices, whatever ``return_indices`` says, as stock's function of this name.
+
+    Example:
+        >>> from torchext.nn import functional as F
+        >>> F.max_pool2d_with_indices(torch.arange(4.0).view(1, 2, 2), 2)[1]
+        tensor([[[3]]])
+    """
+    return _max_pool("max_pool2d_with_indices", input, kernel_size, stride, padding, dilation, ceil_mode, True)
+
+
+class MaxPool2d(nn.MaxPool2d):
+    """:class:`torch.nn.MaxPool2d` on our kernels: same arguments, attributes and repr; see :func:`max_pool2d`.
+
+    Example:
+        >>> from torchext import nn
+        >>> nn.MaxPool2d(2)(torch.ones(1, 3, 8, 8)).shape
+        torch.Size([1, 3, 4, 4])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return max_pool2d(
+            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
+        )
