@@ -6,7 +6,7 @@
 
 namespace torchext::cpu::ISA {
 // Up to so many classes, turning a block of rows on its side costs less than the sums across lanes it saves.
-inline constexpr int64_t kFewClasses = 64;
+inline constexpr int64_t kFewClasses = 32;
 
 // Calls f with the kind of target weights as a constant.
 template <typename T, typename F>

@@ -40,7 +40,7 @@ class Scratch {
   explicit Scratch(int64_t count) : block_(kept_scratch.take(static_cast<size_t>(count) * sizeof(T))) {}
   ~Scratch() { kept_scratch.give(block_); }
   Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
+  Scratch& operator=(Scratch&& other) noexcept { return std::swap(block_, other.block_), *this; }
   operator T*() const { return static_cast<T*>(block_.data); }
 
  private:
