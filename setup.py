@@ -80,7 +80,15 @@ def simt_extension(name, *flags, link=()):
             wrapper.write_text(text)
         sources += [f"csrc/{kernels.stem}.cpp", str(wrapper)]
     keep = [flag for flag in CXX_FLAGS if flag not in ("-O3", "-g0")]
-    flags = [*keep, "-g", "-DTORCHEXT_SIMT", "-UNDEBUG", f"-DSIMT_MODULE={name}", "-ftrivial-auto-var-init=pattern", *flags]
+    flags = [
+        *keep,
+        "-g",
+        "-DTORCHEXT_SIMT",
+        "-UNDEBUG",
+        f"-DSIMT_MODULE={name}",
+        "-ftrivial-auto-var-init=pattern",
+        *flags,
+    ]
     return CppExtension(
         f"torchext.{name}",
         sources,

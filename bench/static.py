@@ -1,7 +1,7 @@
 """What nvcc makes of csrc/cuda, on a machine without a GPU: `python bench/static.py` writes bench/results/static/.
 
-Per target and kernel: registers, stack, spills and shared memory as ptxas reports them, and how many of the instructions
-that matter the PTX holds. Warnings are errors. tests/test_static.py compares the table with the sources.
+Per target and kernel: registers, stack, spills and shared memory as ptxas reports them, and how many of the
+instructions that matter the PTX holds. Warnings are errors. tests/test_static.py compares the table with the sources.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def short(name: str) -> str:
 
 
 def demangle(names: list[str]) -> list[str]:
-    return subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True).stdout.split("\n")
+    return subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
 
 
 def compile_for(path: Path, target: str) -> list[dict]:
@@ -72,9 +74,20 @@ def compile_for(path: Path, target: str) -> list[dict]:
 
     number = TARGETS[target]
     with tempfile.TemporaryDirectory() as folder:
-        command = ["nvcc", *FLAGS, f"-I{Path(torch.__file__).parent / 'include'}", "-gencode",
-                   f"arch=compute_{number},code=sm_{number}", "-cubin", "-keep", "-keep-dir", folder, "-o",
-                   f"{folder}/out.cubin", str(path)]  # fmt: skip
+        command = [
+            "nvcc",
+            *FLAGS,
+            f"-I{Path(torch.__file__).parent / 'include'}",
+            "-gencode",
+            f"arch=compute_{number},code=sm_{number}",
+            "-cubin",
+            "-keep",
+            "-keep-dir",
+            folder,
+            "-o",
+            f"{folder}/out.cubin",
+            str(path),
+        ]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode != 0:
             raise SystemExit(f"{path.name} for {target}: nvcc failed\n{run.stderr}")
@@ -84,14 +97,16 @@ def compile_for(path: Path, target: str) -> list[dict]:
     report = re.split(r"Compiling entry function '(\w+)' for", run.stderr)
     for mangled, text in zip(report[1::2], report[2::2]):
         number_of = lambda pattern, text=text: int((re.findall(pattern, text) or ["0"])[0])
-        rows.append({
-            "kernel": mangled,
-            "registers": number_of(r"Used (\d+) registers"),
-            "stack": number_of(r"(\d+) bytes stack frame"),
-            "spills": number_of(r"(\d+) bytes spill stores") + number_of(r"(\d+) bytes spill loads"),
-            "shared": number_of(r"(\d+) bytes smem"),
-            **{name: len(re.findall(pattern, bodies[mangled])) for name, pattern in INSTRUCTIONS.items()},
-        })  # fmt: skip
+        rows.append(
+            {
+                "kernel": mangled,
+                "registers": number_of(r"Used (\d+) registers"),
+                "stack": number_of(r"(\d+) bytes stack frame"),
+                "spills": number_of(r"(\d+) bytes spill stores") + number_of(r"(\d+) bytes spill loads"),
+                "shared": number_of(r"(\d+) bytes smem"),
+                **{name: len(re.findall(pattern, bodies[mangled])) for name, pattern in INSTRUCTIONS.items()},
+            }
+        )
     for row, name in zip(rows, demangle([row["kernel"] for row in rows])):
         row["kernel"] = short(name)
     return sorted(rows, key=lambda row: row["kernel"])
@@ -99,12 +114,14 @@ def compile_for(path: Path, target: str) -> list[dict]:
 
 def table(target: str, entries: dict) -> str:
     columns = ["kernel", "registers", "stack", "spills", "shared", *INSTRUCTIONS]
-    lines = [f"# nvcc for {target}: what each kernel uses", "", "Written by `python bench/static.py`. Bytes of static shared "
-             "memory; instructions as counted in the PTX.", ""]  # fmt: skip
+    about = "Written by `python bench/static.py`. Bytes of static shared memory; instructions as counted in the PTX."
+    lines = [f"# nvcc for {target}: what each kernel uses", "", about, ""]
     for op, entry in sorted(entries.items()):
         lines += [f"## {op}", "", "| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
-        lines += ["| " + " | ".join(f"`{row[c]}`" if c == "kernel" else str(row[c]) for c in columns) + " |"
-                  for row in entry["kernels"]]  # fmt: skip
+        lines += [
+            "| " + " | ".join(f"`{row[c]}`" if c == "kernel" else str(row[c]) for c in columns) + " |"
+            for row in entry["kernels"]
+        ]
         lines.append("")
     return "\n".join(lines)
 
@@ -116,14 +133,21 @@ def main() -> int:
     chosen = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     old = {t: json.loads(p.read_text()) if (p := RESULTS / f"{t}.json").exists() else {} for t in TARGETS}
-    wanted = [(path, target) for path in kernels() for target in TARGETS
-              if path.stem in chosen.op or (not chosen.op and old[target].get(path.stem, {}).get("sources") != digest(path))]  # fmt: skip
+    fresh = lambda path, target: old[target].get(path.stem, {}).get("sources") == digest(path)
+    wanted = [
+        (path, target)
+        for path in kernels()
+        for target in TARGETS
+        if path.stem in chosen.op or (not chosen.op and not fresh(path, target))
+    ]
     with ThreadPoolExecutor(chosen.jobs) as pool:
         for (path, target), rows in zip(wanted, pool.map(lambda pair: compile_for(*pair), wanted)):
             old[target][path.stem] = {"sources": digest(path), "kernels": rows}
             spilled = [row["kernel"] for row in rows if row["spills"] or row["stack"]]
-            print(f"{target} {path.stem}: {len(rows)} kernels, at most {max(r['registers'] for r in rows)} registers, "
-                  f"{'SPILLS: ' + ', '.join(spilled) if spilled else 'no spills'}")  # fmt: skip
+            print(
+                f"{target} {path.stem}: {len(rows)} kernels, at most {max(r['registers'] for r in rows)} registers, "
+                f"{'SPILLS: ' + ', '.join(spilled) if spilled else 'no spills'}"
+            )
     stems = {path.stem for path in kernels()}
     for target, entries in old.items():
         entries = {op: entry for op, entry in sorted(entries.items()) if op in stems}

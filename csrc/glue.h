@@ -86,7 +86,8 @@ inline Tensor empty_strided(const Tensor& like, int64_t dim, const int64_t* size
     int64_t bytes;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(handle, &bytes));
 #ifdef TORCHEXT_SIMT
-    if (bytes) std::memset(result.mutable_data_ptr(), 0xFF, static_cast<size_t>(bytes));  // NaN: shows what nobody writes
+    if (bytes)
+      std::memset(result.mutable_data_ptr(), 0xFF, static_cast<size_t>(bytes));  // NaN: shows what nobody writes
 #else
     cpu::use_large_pages(result.mutable_data_ptr(), bytes);
 #endif

@@ -1,6 +1,7 @@
 """The one matrix all ops are tested on: instruction set or GPU kernel x dtype; and what a case can make and judge."""
 
 import copy
+import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,8 @@ class Case:
 def seeded_and_native():
     """Every test is about our kernels, whether or not stock measured faster at its sizes; and starts from one seed."""
     torch.manual_seed(0)
+    if _route.simt() is not None:
+        _route.simt().seed(int(os.getenv("SIMT_SEED", "0")))
     with torchext.backend("native"):
         yield
 

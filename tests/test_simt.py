@@ -15,8 +15,8 @@ from torchext import _route
 
 ROOT = Path(__file__).parent.parent
 CXX = os.getenv("CXX", "g++")
-COMPILE = [CXX, "-std=c++20", "-DTORCHEXT_SIMT", f"-I{ROOT / 'csrc/simt'}", f"-I{Path(torch.__file__).parent / 'include'}",
-           "-Wall", "-Wno-unknown-pragmas", "-x", "c++"]  # fmt: skip
+INCLUDES = [f"-I{ROOT / 'csrc/simt'}", f"-I{Path(torch.__file__).parent / 'include'}"]
+COMPILE = [CXX, "-std=c++20", "-DTORCHEXT_SIMT", *INCLUDES, "-Wall", "-Wno-unknown-pragmas", "-x", "c++"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if os.getenv("SANITIZE") == "1" else []
 THREADS = 128
 
@@ -34,7 +34,9 @@ class Kernels:
         function.restype = ctypes.c_char_p
 
         def call(*arguments):
-            thrown = function(*(a.ctypes.data_as(ctypes.c_void_p) if isinstance(a, np.ndarray) else a for a in arguments))
+            thrown = function(
+                *(a.ctypes.data_as(ctypes.c_void_p) if isinstance(a, np.ndarray) else a for a in arguments)
+            )
             if thrown is not None:
                 raise RuntimeError(thrown.decode())
 
@@ -59,8 +61,25 @@ def scheduled(kernels, request):
     return kernels
 
 
-FAULTS = ("none", "no barrier", "overrun", "no wait", "early refill", "wrong mask", "own lane missing", "ended lane",
-          "atomic", "divergent", "uneven", "unaligned", "assertion", "trap", "unwritten", "overrun dynamic", "never waits")  # fmt: skip
+FAULTS = (
+    "none",
+    "no barrier",
+    "overrun",
+    "no wait",
+    "early refill",
+    "wrong mask",
+    "own lane missing",
+    "ended lane",
+    "atomic",
+    "divergent",
+    "uneven",
+    "unaligned",
+    "assertion",
+    "trap",
+    "unwritten",
+    "overrun dynamic",
+    "never waits",
+)
 X = np.random.default_rng(0).standard_normal((8, THREADS)).astype(np.float32)
 
 
@@ -131,14 +150,23 @@ def test_what_the_guide_forbids_stops_the_kernel_and_names_it(scheduled, fault):
     assert np.array_equal(y[0], X[0, ::-1])
 
 
-@pytest.mark.parametrize("line, complaint", [
-    ("__shared__ float x[3];", "use shared<T>"), ("__nanosleep(1);", "__nanosleep"), ("__reduce_add_sync(1, 1);", "__reduce_add_sync"),
-    ("asm volatile(\"bar.sync 1, 64;\");", "bar"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "line, complaint",
+    [
+        ("__shared__ float x[3];", "use shared<T>"),
+        ("__nanosleep(1);", "__nanosleep"),
+        ("__reduce_add_sync(1, 1);", "__reduce_add_sync"),
+        ('asm volatile("bar.sync 1, 64;");', "bar"),
+    ],
+)
 def test_what_is_not_modelled_does_not_build(line, complaint, tmp_path):
     source = tmp_path / "kernel.cu"
-    source.write_text(f'#include "{ROOT}/csrc/cuda/launch.cuh"\n__global__ void kernel() {{ {line} }}\nvoid (*k)() = kernel;')
-    built = subprocess.run([*COMPILE, "-c", str(source), "-o", str(tmp_path / "kernel.o")], capture_output=True, text=True)
+    source.write_text(
+        f'#include "{ROOT}/csrc/cuda/launch.cuh"\n__global__ void kernel() {{ {line} }}\nvoid (*k)() = kernel;'
+    )
+    built = subprocess.run(
+        [*COMPILE, "-c", str(source), "-o", str(tmp_path / "kernel.o")], capture_output=True, text=True
+    )
     assert built.returncode != 0 and complaint in built.stderr
 
 
@@ -196,9 +224,12 @@ def fragment(matrix, place, registers, per_register, dtype):
 
 # PTX manual, "Matrix Fragments for mma.m16n8k16 with floating point type" and "... mma.m16n8k8".
 PLACES = {
-    2: (lambda g, t, i: (g + 8 * (i // 2 % 2), 2 * t + i % 2 + 8 * (i // 4)), lambda g, t, i: (2 * t + i % 2 + 8 * (i // 2), g)),
+    2: (
+        lambda g, t, i: (g + 8 * (i // 2 % 2), 2 * t + i % 2 + 8 * (i // 4)),
+        lambda g, t, i: (2 * t + i % 2 + 8 * (i // 2), g),
+    ),
     4: (lambda g, t, i: (g + 8 * (i % 2), t + 4 * (i // 2)), lambda g, t, i: (t + 4 * i, g)),
-}  # fmt: skip
+}
 
 
 def bits_of(values, name):

@@ -6,7 +6,6 @@ import subprocess
 
 import numpy as np
 import pytest
-
 from test_simt import COMPILE, ROOT
 
 pytestmark = pytest.mark.long

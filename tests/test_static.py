@@ -28,12 +28,14 @@ def test_no_kernel_spills(op, target):
     assert [row["kernel"] for row in entry(op, target)["kernels"] if row["spills"] or row["stack"]] == []
 
 
-@pytest.mark.parametrize("target", static.TARGETS)
+@pytest.mark.parametrize("target", list(static.TARGETS))
 def test_matrix_products_run_on_tensor_cores_fed_by_async_copies(target):
     rows = {row["kernel"]: row for row in entry("linear_relu", target)["kernels"]}
     halves = [r for name, r in rows.items() if "TensorCores<BFloat16" in name or "TensorCores<Half" in name]
     assert halves and all(r["mma"] and r["ldmatrix"] for r in halves)
-    assert all(r["cp.async"] for name, r in rows.items() if "matmul" in name and "Half" not in name and "BFloat16" not in name)
+    assert all(
+        r["cp.async"] for name, r in rows.items() if "matmul" in name and "Half" not in name and "BFloat16" not in name
+    )
     wide = [r for name, r in rows.items() if name.startswith("relu_backward_kernel") and not name.endswith(", 1>")]
     assert wide and all(r["16-byte loads"] and r["16-byte stores"] for r in wide)
 

@@ -34,13 +34,22 @@ def define(name: str, signature: str, fake: Callable) -> Callable:
 
     def choose(backend: str) -> None:
         nonlocal overload
-        simt = backend == "simt" and torch._C._dispatch_has_kernel_for_dispatch_key(f"torchext::{name}.simt", "CPU")
+        simt = backend == "simt" and _has_kernel(f"{name}.simt", "CPU")
         overload = packet.simt if simt else packet.default
         if simt:
             SIMT.add(name)
 
     _CHOOSERS.append(choose)
     return op
+
+
+def _has_kernel(name: str, key: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"torchext::{name}", key)
+
+
+def on_gpu() -> bool:
+    """Whether this build has the CUDA kernels of every op."""
+    return all(_has_kernel(name, "CUDA") for name in OPS)
 
 
 def use(backend: str) -> None:

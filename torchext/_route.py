@@ -22,6 +22,7 @@ _STRIDED = torch.strided
 _functorch_active = torch._C._are_functorch_transforms_active
 _forward_ad = torch.autograd.forward_ad
 _backend = "auto"
+gpu = False  # whether every op has a CUDA kernel in this build
 _missing: str | None = None  # why torchext._C could not be loaded
 _record: list[Choice] | None = None
 
@@ -104,13 +105,30 @@ def why_stock(first: Tensor, *others: Tensor | None) -> str | None:
     """Why our kernels cannot take these tensors; None if they can. On every call's path: 0.6 us."""
     if _functorch_active() or _forward_ad._current_level >= 0 or _backend == "stock":
         return _why_now()
-    if type(first) not in PLAIN or not first.is_cpu or first.layout is not _STRIDED or first.dtype not in FLOATS:
+    cpu = first.is_cpu
+    if (
+        type(first) not in PLAIN
+        or not (cpu or _on_gpu(first))
+        or first.layout is not _STRIDED
+        or first.dtype not in FLOATS
+    ):
         return _why_tensor(first)
     dtype = first.dtype
     for t in others:
-        if t is not None and (type(t) not in PLAIN or t.dtype is not dtype or not t.is_cpu or t.layout is not _STRIDED):
-            return _why_tensor(t) or f"mixed dtypes, {dtype} and {t.dtype}"
-    return _missing
+        if t is not None and (
+            type(t) not in PLAIN or t.dtype is not dtype or t.is_cpu is not cpu or t.layout is not _STRIDED
+        ):
+            return _why_tensor(t) or f"mixed dtypes or devices: {dtype} {first.device}, {t.dtype} {t.device}"
+    return _missing if cpu else _why_devices(first, *others)
+
+
+def _on_gpu(t: Tensor) -> bool:
+    return t.is_cuda and gpu and _backend != "simt"
+
+
+def _why_devices(first: Tensor, *others: Tensor | None) -> str | None:
+    differ = any(t is not None and t.device != first.device for t in others)
+    return "tensors on different devices" if differ else None
 
 
 def _why_now() -> str:
@@ -124,7 +142,7 @@ def _why_now() -> str:
 def _why_tensor(t: Tensor) -> str | None:
     if type(t) not in PLAIN:
         return f"{type(t).__name__} is not a plain tensor"
-    if not t.is_cpu:
+    if not t.is_cpu and not _on_gpu(t):
         return f"no kernel for device {t.device.type!r}"
     if t.layout is not _STRIDED:
         return f"no kernel for layout {t.layout}"

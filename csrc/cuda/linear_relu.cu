@@ -21,8 +21,8 @@ using Large = std::conditional_t<sizeof(T) == 2, LargeHalf, std::conditional_t<s
 
 constexpr int kMaskRows = 128, kMaskWarps = 8;
 
-// dz = dy but 0 where y <= 0, and the sums of kMaskRows rows of it: reads dy and y once, writes dz once; bound by bandwidth.
-// A lane has kWide neighbouring columns, a warp every kMaskWarps-th row; the warps' sums are added in order.
+// dz = dy but 0 where y <= 0, and the sums of kMaskRows rows of it: reads dy and y once, writes dz once; bound by
+// bandwidth. A lane has kWide neighbouring columns, a warp every kMaskWarps-th row; the warps' sums are added in order.
 template <typename T, int kWide>
 __global__ void __launch_bounds__(32 * kMaskWarps)
     relu_backward_kernel(T* dz, acc_t<T>* sums, const T* dy, const T* y, int64_t m, int64_t n) {
@@ -126,13 +126,14 @@ void relu_backward(T* dz, T* db, const T* dy, const T* y, int64_t m, int64_t n, 
     run.template operator()<kPack<T>>();
   else
     run.template operator()<1>();
-  if (db) launch<add_rows_kernel<T>>(blocks(n, 8), 256, 0, stream, db, static_cast<const acc_t<T>*>(scratch), pieces, n);
+  if (db)
+    launch<add_rows_kernel<T>>(blocks(n, 8), 256, 0, stream, db, static_cast<const acc_t<T>*>(scratch), pieces, n);
 }
 
-#define INSTANTIATE(T)                                                                                             \
-  template int64_t matmul_scratch_size<T>(MatmulShape);                                                            \
-  template void matmul(T*, const T*, const T*, const T*, bool, bool, MatmulShape, acc_t<T>*, void*);               \
-  template int64_t relu_backward_scratch_size<T>(int64_t, int64_t);                                                \
+#define INSTANTIATE(T)                                                                               \
+  template int64_t matmul_scratch_size<T>(MatmulShape);                                              \
+  template void matmul(T*, const T*, const T*, const T*, bool, bool, MatmulShape, acc_t<T>*, void*); \
+  template int64_t relu_backward_scratch_size<T>(int64_t, int64_t);                                  \
   template void relu_backward(T*, T*, const T*, const T*, int64_t, int64_t, acc_t<T>*, void*)
 INSTANTIATE(double);
 INSTANTIATE(float);

@@ -62,20 +62,20 @@ __global__ void __launch_bounds__(Math::Tiles::kThreads, 2) matmul_kernel(Matmul
   const int64_t depth0 = blockIdx.z * g.depth, depth1 = depth0 + g.depth < g.s.k ? depth0 + g.depth : g.s.k;
 
   Math math;
-  multiply(math, dynamic_shared<typename Math::Stage>(), depth0, depth1, [&](typename Math::Stage& stage, int64_t depth) {
-    Math::A::template fill<Tiles::kThreads>(stage.a, g.a, g.s.a_row, g.s.a_col, row0, depth, g.s.m, depth1);
-    Math::B::template fill<Tiles::kThreads>(stage.b, g.b, g.s.b_col, g.s.b_row, column0, depth, g.s.n, depth1);
-  });
+  multiply(math, dynamic_shared<typename Math::Stage>(), depth0, depth1,
+           [&](typename Math::Stage& stage, int64_t depth) {
+             Math::A::template fill<Tiles::kThreads>(stage.a, g.a, g.s.a_row, g.s.a_col, row0, depth, g.s.m, depth1);
+             Math::B::template fill<Tiles::kThreads>(stage.b, g.b, g.s.b_col, g.s.b_row, column0, depth, g.s.n, depth1);
+           });
   constexpr int N = Math::kTogether;
-  math.for_each(
-      [&](int column) { return bias_at<N>(g.pieces ? nullptr : g.bias, column0 + column, g.s.n); },
-      [&](int row, int column, Pack<acc_t<T>, N> sum, const Pack<acc_t<T>, N>& bias) {
-        if (row0 + row >= g.s.m || column0 + column >= g.s.n) return;
-        if (g.pieces) return put(g.pieces, sum, blockIdx.z * g.s.m + row0 + row, column0 + column, g.s.n);
+  math.for_each([&](int column) { return bias_at<N>(g.pieces ? nullptr : g.bias, column0 + column, g.s.n); },
+                [&](int row, int column, Pack<acc_t<T>, N> sum, const Pack<acc_t<T>, N>& bias) {
+                  if (row0 + row >= g.s.m || column0 + column >= g.s.n) return;
+                  if (g.pieces) return put(g.pieces, sum, blockIdx.z * g.s.m + row0 + row, column0 + column, g.s.n);
 #pragma unroll
-        for (int i = 0; i < N; ++i) sum[i] += bias[i];
-        finish(g.c, sum, g.relu, row0 + row, column0 + column, g.s.n);
-      });
+                  for (int i = 0; i < N; ++i) sum[i] += bias[i];
+                  finish(g.c, sum, g.relu, row0 + row, column0 + column, g.s.n);
+                });
 }
 
 template <typename T>
@@ -101,8 +101,8 @@ MatmulPlan plan_matmul(MatmulShape s) {
   if (tiles(Large::kM, Large::kN) >= wanted) return {true, 1, s.k};
   constexpr int64_t kFewest = 4;  // steps that a piece must have to be worth its trip through memory
   const int64_t steps = ceil_div(s.k, Small::kK);
-  const int64_t splits = std::max<int64_t>(1, std::min(wanted / std::max<int64_t>(1, tiles(Small::kM, Small::kN)),
-                                                       steps / kFewest));
+  const int64_t splits =
+      std::max<int64_t>(1, std::min(wanted / std::max<int64_t>(1, tiles(Small::kM, Small::kN)), steps / kFewest));
   const int64_t depth = std::max<int64_t>(1, ceil_div(steps, splits)) * Small::kK;
   return {false, std::max<int64_t>(1, ceil_div(s.k, depth)), depth};
 }

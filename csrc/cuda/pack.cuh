@@ -1,6 +1,6 @@
 // Packs of elements, and the way kernels read and write global memory: load(p), load<N>(p), store(p, x). A pack of N
-// elements (1, 2, 4, 8 or 16 bytes) moves in one instruction and must be aligned to its size. On the CPU these count the
-// bytes and check the alignment, so a kernel that goes round them is not counted.
+// elements (1, 2, 4, 8 or 16 bytes) moves in one instruction and must be aligned to its size. On the CPU these count
+// the bytes and check the alignment, so a kernel that goes round them is not counted.
 #pragma once
 #include "launch.cuh"
 

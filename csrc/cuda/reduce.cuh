@@ -22,7 +22,8 @@ __device__ __forceinline__ T warp_reduce(T x, Op op = {}) {
   static_assert(kLanes > 0 && kLanes <= 32 && (kLanes & (kLanes - 1)) == 0);
   unsigned mask = 0xFFFFFFFF;
   if constexpr (kLanes < 32)
-    mask = ((1u << kLanes) - 1) << (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32 / kLanes * kLanes;
+    mask = ((1u << kLanes) - 1) << (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32 / kLanes *
+                                       kLanes;
 #pragma unroll
   for (int step = kLanes / 2; step > 0; step /= 2) x = op(x, __shfl_xor_sync(mask, x, step));
   return x;

@@ -38,8 +38,8 @@ inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
 inline long long __double_as_longlong(double x) { return std::bit_cast<long long>(x); }
 inline double __longlong_as_double(long long x) { return std::bit_cast<double>(x); }
 
-#define SIMT_MIN_MAX(T)                                  \
-  inline T min(T x, T y) { return y < x ? y : x; }       \
+#define SIMT_MIN_MAX(T)                            \
+  inline T min(T x, T y) { return y < x ? y : x; } \
   inline T max(T x, T y) { return x < y ? y : x; }
 SIMT_MIN_MAX(int)
 SIMT_MIN_MAX(unsigned)
@@ -73,16 +73,16 @@ T atomic(T* p, F&& f) {
 }
 }  // namespace simt
 
-#define SIMT_ATOMIC(name, T, expression) \
-  inline T name(T* p, T x) {             \
+#define SIMT_ATOMIC(name, T, expression)                            \
+  inline T name(T* p, T x) {                                        \
     return simt::atomic(p, [x](T old) -> T { return expression; }); \
   }
-#define SIMT_ATOMICS(T)                            \
-  SIMT_ATOMIC(atomicAdd, T, old + x)               \
-  SIMT_ATOMIC(atomicExch, T, (void(old), x))       \
-  SIMT_ATOMIC(atomicMin, T, x < old ? x : old)     \
-  SIMT_ATOMIC(atomicMax, T, old < x ? x : old)     \
-  inline T atomicCAS(T* p, T expected, T x) {      \
+#define SIMT_ATOMICS(T)                                                            \
+  SIMT_ATOMIC(atomicAdd, T, old + x)                                               \
+  SIMT_ATOMIC(atomicExch, T, (void(old), x))                                       \
+  SIMT_ATOMIC(atomicMin, T, x < old ? x : old)                                     \
+  SIMT_ATOMIC(atomicMax, T, old < x ? x : old)                                     \
+  inline T atomicCAS(T* p, T expected, T x) {                                      \
     return simt::atomic(p, [=](T old) -> T { return old == expected ? x : old; }); \
   }
 SIMT_ATOMICS(int)

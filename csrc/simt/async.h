@@ -1,5 +1,5 @@
-// cp.async: a copy happens only when its thread waits for it. Until then the destination holds poison, so that a missing
-// wait, a missing barrier after it, and a buffer refilled while others still read it all show.
+// cp.async: a copy happens only when its thread waits for it. Until then the destination holds poison, so that a
+// missing wait, a missing barrier after it, and a buffer refilled while others still read it all show.
 #pragma once
 #include <cstring>
 #include <vector>
@@ -18,7 +18,8 @@ class Copies {
 
   // `valid` bytes are copied, the rest of `bytes` become 0.
   void begin(void* shared, const void* global, size_t bytes, size_t valid) {
-    if (bytes != 4 && bytes != 8 && bytes != 16) fail("an asynchronous copy of ", bytes, " bytes; 4, 8 or 16 are possible");
+    if (bytes != 4 && bytes != 8 && bytes != 16)
+      fail("an asynchronous copy of ", bytes, " bytes; 4, 8 or 16 are possible");
     if (valid > bytes) fail("an asynchronous copy of ", valid, " of ", bytes, " bytes");
     if (!shared_memory.holds(shared)) fail("an asynchronous copy to memory that is not shared");
     check_aligned(shared, bytes, "an asynchronous copy to shared memory");

@@ -105,9 +105,7 @@ class Block {
   };
   struct Hex {
     unsigned value;
-    friend std::ostream& operator<<(std::ostream& out, Hex h) {
-      return out << "0x" << std::hex << h.value << std::dec;
-    }
+    friend std::ostream& operator<<(std::ostream& out, Hex h) { return out << "0x" << std::hex << h.value << std::dec; }
   };
 
   unsigned exists(int warp) const {

@@ -1,5 +1,5 @@
-// What each launch did: global memory read and written through cuda/pack.cuh and cuda/async.cuh, in bytes as the threads
-// asked for them, so that a kernel can be held against its floor.
+// What each launch did: global memory read and written through cuda/pack.cuh and cuda/async.cuh, in bytes as the
+// threads asked for them, so that a kernel can be held against its floor.
 #pragma once
 #include <cstdint>
 #include <string>

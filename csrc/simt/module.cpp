@@ -1,5 +1,5 @@
-// torchext._simt: loading it registers the CUDA kernels, run on the CPU, as the `.simt` overloads; and it sets the order
-// of threads and tells what the launches did.
+// torchext._simt: loading it registers the CUDA kernels, run on the CPU, as the `.simt` overloads; and it sets the
+// order of threads and tells what the launches did.
 #include <Python.h>
 
 #include "run.h"
@@ -29,9 +29,9 @@ PyObject* record(PyObject*, PyObject* on) {
 PyObject* launches(PyObject*, PyObject*) {
   PyObject* list = PyList_New(0);
   for (const simt::Launch& l : simt::launches) {
-    PyObject* item = Py_BuildValue("{s:s,s:K,s:K,s:K,s:K,s:K}", "kernel", l.kernel.c_str(), "blocks", l.blocks,
-                                   "threads", l.threads, "shared_bytes", l.shared_bytes, "read", l.read, "written",
-                                   l.written);
+    PyObject* item =
+        Py_BuildValue("{s:s,s:K,s:K,s:K,s:K,s:K}", "kernel", l.kernel.c_str(), "blocks", l.blocks, "threads", l.threads,
+                      "shared_bytes", l.shared_bytes, "read", l.read, "written", l.written);
     if (!list || !item || PyList_Append(list, item) != 0) Py_CLEAR(list);
     Py_XDECREF(item);
     if (!list) break;
@@ -46,8 +46,8 @@ PyMethodDef methods[] = {
      "The recorded launches: kernel, blocks, threads of a block, dynamic shared_bytes, global bytes read and written."},
     {nullptr, nullptr, 0, nullptr}};
 
-PyModuleDef definition{PyModuleDef_HEAD_INIT, "torchext._simt", nullptr, -1, methods, nullptr, nullptr, nullptr,
-                       nullptr};
+PyModuleDef definition{
+    PyModuleDef_HEAD_INIT, "torchext._simt", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
 }  // namespace
 
 PyMODINIT_FUNC SIMT_JOIN(PyInit_, SIMT_MODULE)() { return PyModule_Create(&definition); }

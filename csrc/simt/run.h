@@ -23,7 +23,8 @@ void run(const char* kernel, dim3 grid, dim3 block_size, size_t shared_bytes, co
   if (threads == 0 || threads > kMaxThreads || block_size.z > 64)
     fail_block(threads, " threads in a block; 1 to ", kMaxThreads, " are possible");
   if (blocks == 0 || grid.x > 0x7FFFFFFF || grid.y > 0xFFFF || grid.z > 0xFFFF)
-    fail_block("a grid of ", grid.x, " x ", grid.y, " x ", grid.z, " blocks; 1 to 2147483647 x 65535 x 65535 are possible");
+    fail_block("a grid of ", grid.x, " x ", grid.y, " x ", grid.z,
+               " blocks; 1 to 2147483647 x 65535 x 65535 are possible");
   gridDim = grid, blockDim = block_size;
   bytes_read = bytes_written = 0;
   std::vector<uint32_t> numbers(blocks);

@@ -29,8 +29,8 @@ class Shared {
       for (size_t i = 0; i < kFence; ++i) {  // nearest first
         const unsigned char before = arena_[part.begin - 1 - i], after = arena_[part.end + i];
         if (before != kFenced || after != kFenced)
-          fail_block("a write ", i + 1, " bytes ", before != kFenced ? "before" : "beyond",
-                     " shared memory of ", part.end - part.begin, " bytes");
+          fail_block("a write ", i + 1, " bytes ", before != kFenced ? "before" : "beyond", " shared memory of ",
+                     part.end - part.begin, " bytes");
       }
   }
 

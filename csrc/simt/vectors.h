@@ -21,15 +21,15 @@ struct dim3 {
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-#define SIMT_VECTOR2(name, T)                       \
-  struct alignas(2 * sizeof(T)) name {              \
-    T x, y;                                         \
-  };                                                \
+#define SIMT_VECTOR2(name, T)          \
+  struct alignas(2 * sizeof(T)) name { \
+    T x, y;                            \
+  };                                   \
   inline name make_##name(T x, T y) { return {x, y}; }
-#define SIMT_VECTOR4(name, T)                                            \
-  struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) name {         \
-    T x, y, z, w;                                                        \
-  };                                                                     \
+#define SIMT_VECTOR4(name, T)                                    \
+  struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) name { \
+    T x, y, z, w;                                                \
+  };                                                             \
   inline name make_##name(T x, T y, T z, T w) { return {x, y, z, w}; }
 SIMT_VECTOR2(char2, signed char)
 SIMT_VECTOR4(char4, signed char)

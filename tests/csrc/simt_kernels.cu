@@ -1,5 +1,5 @@
-// Kernels for tests/test_simt.py: small ones that use the stand-in runtime rightly, and the same with one fault planted.
-// Each is reached through a C function that returns null, or what was thrown.
+// Kernels for tests/test_simt.py: small ones that use the stand-in runtime rightly, and the same with one fault
+// planted. Each is reached through a C function that returns null, or what was thrown.
 #include <cassert>
 
 #include "../../csrc/cuda/async.cuh"
@@ -10,8 +10,25 @@ using namespace torchext;
 using namespace torchext::cuda;
 
 namespace {
-enum Fault { kNone, kNoBarrier, kOverrun, kNoWait, kEarlyRefill, kWrongMask, kOwnLaneMissing, kEndedLane, kAtomic,
-             kDivergent, kUneven, kUnaligned, kAssertion, kTrap, kUnwritten, kOverrunDynamic, kNeverWaits };
+enum Fault {
+  kNone,
+  kNoBarrier,
+  kOverrun,
+  kNoWait,
+  kEarlyRefill,
+  kWrongMask,
+  kOwnLaneMissing,
+  kEndedLane,
+  kAtomic,
+  kDivergent,
+  kUneven,
+  kUnaligned,
+  kAssertion,
+  kTrap,
+  kUnwritten,
+  kOverrunDynamic,
+  kNeverWaits
+};
 
 constexpr int kThreads = 128;
 
