@@ -105,13 +105,10 @@ def why_stock(first: Tensor, *others: Tensor | None) -> str | None:
     """Why our kernels cannot take these tensors; None if they can. On every call's path: 0.6 us."""
     if _functorch_active() or _forward_ad._current_level >= 0 or _backend == "stock":
         return _why_now()
+    if type(first) not in PLAIN:
+        return _why_tensor(first)
     cpu = first.is_cpu
-    if (
-        type(first) not in PLAIN
-        or not (cpu or _on_gpu(first))
-        or first.layout is not _STRIDED
-        or first.dtype not in FLOATS
-    ):
+    if not (cpu or _on_gpu(first)) or first.layout is not _STRIDED or first.dtype not in FLOATS:
         return _why_tensor(first)
     dtype = first.dtype
     for t in others:
