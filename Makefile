@@ -13,7 +13,7 @@ demo: build
 	$(BIN)/python -m torchext demo
 
 test: build lint
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -n auto -m "not long"
 
 test-long: build
 	$(BIN)/python -m pytest -m long
@@ -46,7 +46,7 @@ $(VENV)/tools: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet "setuptools>=77" wheel ninja numpy pybind11 pytest pytest-benchmark hypothesis \
-		expecttest scikit-learn matplotlib ruff==0.17.5 clang-format==23.1.5 build
+		pytest-xdist expecttest scikit-learn matplotlib ruff==0.17.5 clang-format==23.1.5 build
 	touch $@
 
 $(VENV)/built: $(VENV)/tools $(SOURCES)

@@ -1,7 +1,6 @@
 // max_pool2d, with tap (r, s) of output (i, j) at input (p, q) = (i sh - ph + r dh, j sw - pw + s dw):
 //   y[i, j] = max over the taps inside the input of x[p, q]
-//   offset[i, j] = r kw + s of the tap that won: the first of equals, the last NaN; the first tap inside if all are
-//   -inf;
+//   offset[i, j] = r kw + s of the tap that won: the first of equals, the last NaN, the first inside if all are -inf;
 //                  kDead where no tap is inside (possible with dilation and padding; y is -inf)
 // Backward:  dx[p, q] = sum of dy[i, j] over the outputs whose offset names (p, q); kDead names none.
 //
@@ -26,8 +25,7 @@ void max_pool2d(T* y, uint8_t* offsets, const T* x, PoolShape, int64_t row0, int
 // Rows [row0, row1) of the planes * h rows of dx.
 template <typename T>
 void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, PoolShape, int64_t row0, int64_t row1);
-// p w + q of each offset, over rows [row0, row1) of the planes * oh; kDead: of the first tap not left of or above the
-// input.
+// p w + q of each offset, over rows [row0, row1) of the planes * oh; kDead: of the first tap with p, q >= 0, as stock.
 void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, PoolShape, int64_t row0, int64_t row1);
 }  // namespace cpu
 }  // namespace torchext

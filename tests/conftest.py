@@ -26,6 +26,7 @@ CUDA = {path.stem for path in (Path(__file__).parent.parent / "csrc/cuda").glob(
 
 def pytest_configure():
     assert torchext._C is not None, "torchext._C is not built: run `make build`"
+    torch.set_num_threads(1)  # tests run side by side; those about threads ask for more
 
 
 @dataclass

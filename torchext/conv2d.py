@@ -121,7 +121,7 @@ def conv2d(
     if is_single(input, weight):
         return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
     geometry, out = plan(input, weight, bias, stride, padding, dilation, groups)
-    if out is not None and not geometry[4] and _route._backend == "auto":
+    if out is not None and not geometry[4] and _route.auto():
         geometry, out = _STOCK_IS_FASTER, None
     if out is None:
         options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}

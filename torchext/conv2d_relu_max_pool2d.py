@@ -10,6 +10,7 @@ from . import _route
 from ._conv2d_plan import WANTS, is_single, out_size, pair, plan
 from ._op import Function, define, twice_differentiable, wants_grad
 from .conv2d import GEOMETRY, WANTED, conv2d_relu, empty_image, fake_gradients, module_arguments, recompute
+from .max_pool2d import max_pool2d
 
 _POOL = "int[2] pool_kernel, int[2] pool_stride, int[2] pool_padding"
 
@@ -147,7 +148,7 @@ def conv2d_relu_max_pool2d(
         tensors = {"input": input, "weight": weight, "bias": bias}
         return _route.stock("conv2d_relu_max_pool2d", why, _WANTS, _stock, **tensors, **options)
     if not geometry[4]:
-        return F.max_pool2d(conv2d_relu(input, weight, bias, stride, padding, dilation, groups), *pool)
+        return max_pool2d(conv2d_relu(input, weight, bias, stride, padding, dilation, groups), *pool)
     _route.note("conv2d_relu_max_pool2d")
     if wants_grad(input, weight, bias):
         return Conv2dReLUMaxPool2dFunction.call(input, weight, bias, geometry[:4], windows, pool_ceil_mode)

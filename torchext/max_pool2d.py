@@ -115,22 +115,34 @@ def _output_size(size, k, stride, pad, dilation, ceil_mode):
 
 
 def _is_channels_last(x):
-    """Whether stock would give a result in channels_last, which it reads off the strides alone."""
+    """Whether stock gives its results in channels_last: at::Tensor::suggest_memory_format, off the strides alone.
+
+    (torch._prims_common's own takes 3 us.)
+    """
     if x.dim() != 4:
         return False
-    _, c, _, w = x.stride()
-    return w >= c and torch._prims_common.suggest_memory_format(x) is torch.channels_last
+    (n, c, h, w), (sn, sc, sh, sw) = x.shape, x.stride()
+    return sw >= sc * c and sh >= sw * w and sn >= sh * h and sh * h != sc and sc != 0 and n != 0
 
 
-# Up to this many elements stock's single C++ call is the faster one.
-_SMALL = 2048
-_WHY_SMALL = f"stock measured faster up to {_SMALL} elements"
+# Up to this many elements stock's single C++ call is the faster one; [channels_last][gradient wanted].
+_SMALL = ((4096, 8192), (32768, 65536))
+_WHY_SMALL = "stock measured faster on few elements"
 
 
 def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
+    if _route.auto() and type(input) in _route.PLAIN and input.numel() <= _SMALL[0][0]:
+        _route.note(op, _WHY_SMALL)
+        try:
+            return F.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        except (RuntimeError, TypeError, NotImplementedError) as error:
+            window = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
+            raise _route.refusal(op, _WANTS, error, input=input, **window, ceil_mode=ceil_mode) from None
     why = _route.why_stock(input)
-    if why is None and _route.auto() and input.numel() <= _SMALL:
-        why = _WHY_SMALL
+    if why is None:
+        channels_last, gradient = _is_channels_last(input), wants_grad(input)
+        if _route.auto() and input.numel() <= _SMALL[channels_last][gradient]:
+            why = _WHY_SMALL
     if why is None:
         shape = input.shape
         window = _window(kernel_size, stride, padding, dilation)
@@ -149,8 +161,7 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
             dilation=dilation, ceil_mode=ceil_mode, return_indices=return_indices,
         )  # fmt: skip
     _route.note(op)
-    channels_last = _is_channels_last(input)
-    if wants_grad(input):
+    if gradient:
         function = MaxPool2dWithIndicesFunction if return_indices else MaxPool2dFunction
         return function.call(input, channels_last, oh, ow, window)
     y, offsets = _max_pool2d(input, channels_last, return_indices, oh, ow, *window)

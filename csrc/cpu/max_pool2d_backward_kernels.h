@@ -143,49 +143,85 @@ void unpool_rows(T* dx, const T* dy, const uint8_t* offsets, PoolShape s, int64_
   }
 }
 
+// Windows apart from one another: zeros, then each output writes to the one place it names. Rows beyond the range, of
+// windows that reach across its ends, are another thread's.
+template <typename T>
+void unpool_apart(T* dx, const T* dy, const uint8_t* offsets, PoolShape s, int64_t row0, int64_t row1) {
+  std::fill(dx + row0 * s.w, dx + row1 * s.w, T(0));
+  int64_t tap_row[kDead + 1] = {}, place[kDead + 1] = {};
+  for (int64_t tap = 0; tap < s.kh * s.kw; ++tap) tap_row[tap] = tap / s.kw, place[tap] = tap / s.kw * s.w + tap % s.kw;
+  tap_row[kDead] = s.h + s.ph;  // beyond every range
+  for (int64_t plane = row0 / s.h; plane * s.h < row1; ++plane) {
+    const int64_t begin = std::max<int64_t>(0, row0 - plane * s.h), end = std::min(s.h, row1 - plane * s.h);
+    const Covering first(begin, s.oh, s.kh, s.sh, s.ph, 1), last(end - 1, s.oh, s.kh, s.sh, s.ph, 1);
+    for (int64_t i = first.first; i < last.last; ++i) {
+      const int64_t at = (plane * s.oh + i) * s.ow, p = i * s.sh - s.ph;
+      T* corner = dx + (plane * s.h + p) * s.w - s.pw;
+      for (int64_t j = 0; j < s.ow; ++j) {
+        const uint8_t tap = offsets[at + j];
+        if (p + tap_row[tap] >= begin && p + tap_row[tap] < end) corner[j * s.sw + place[tap]] = dy[at + j];
+      }
+    }
+  }
+}
+
 // Any window: the outputs above a row hand their gradients, or 0, to its columns one by one.
 template <typename T>
 void unpool_scattered(T* dx, const T* dy, const uint8_t* offsets, PoolShape s, int64_t row0, int64_t row1) {
   using A = acc_t<T>;
-  Scratch<A> sums(s.w);
+  const int64_t length = std::max(s.w, s.ow);
+  Scratch<A> sums(length);
   Line lines[kMaxTaps];
   Covering rows(row0 % s.h, s.oh, s.kh, s.sh, s.ph, s.dh);
   for (int64_t row = row0; row < row1; ++row, rows.next()) {
     if (rows.p == s.h) rows = Covering(0, s.oh, s.kh, s.sh, s.ph, s.dh);
     const int line_count = lines_of(lines, rows, row, s);
-    std::fill_n(static_cast<A*>(sums), s.w, A(0));
+    std::fill_n(static_cast<A*>(sums), length, A(0));
     for (int l = 0; l < line_count; ++l)
       for (int64_t j = 0, column = -s.pw; j < s.ow; ++j, column += s.sw) {
         const int64_t t = offsets[lines[l].at + j] - lines[l].tap;
         const bool named = t >= 0 && t < s.kw;
-        sums[named ? column + t * s.dw : 0] += named ? static_cast<A>(dy[lines[l].at + j]) : A(0);
+        sums[named ? column + t * s.dw : j] += named ? static_cast<A>(dy[lines[l].at + j]) : A(0);
       }
     for (int64_t q = 0; q < s.w; ++q) dx[row * s.w + q] = static_cast<T>(sums[q]);
   }
 }
 
+// Channels last: the outputs and taps above each column are listed once, those above a row once a row.
 template <typename T>
 void unpool_pixels(T* dx, const T* dy, const uint8_t* offsets, PoolShape s, int64_t row0, int64_t row1) {
   using A = acc_t<T>;
-  struct Tap {
-    int64_t at;  // of dy and offsets, in elements
-    Int<A> tap;
-  } taps[kMaxTaps];
+  Scratch<Line> above(s.w * std::min(s.kw, s.ow));
+  Scratch<int64_t> first(s.w + 1);
+  int64_t listed = 0;
+  Covering columns(0, s.ow, s.kw, s.sw, s.pw, s.dw);
+  for (int64_t q = 0; q < s.w; ++q, columns.next()) {
+    first[q] = listed;
+    columns.each([&](int64_t j, int64_t t) { above[listed++] = {j, t}; });
+  }
+  first[s.w] = listed;
+  Line lines[kMaxTaps];
   Covering rows(row0 % s.h, s.oh, s.kh, s.sh, s.ph, s.dh);
   for (int64_t row = row0; row < row1; ++row, rows.next()) {
     if (rows.p == s.h) rows = Covering(0, s.oh, s.kh, s.sh, s.ph, s.dh);
-    Covering columns(0, s.ow, s.kw, s.sw, s.pw, s.dw);
-    for (int64_t q = 0; q < s.w; ++q, columns.next()) {
-      int count = 0;
-      rows.each([&](int64_t i, int64_t r) TORCHEXT_INLINE {
-        columns.each([&](int64_t j, int64_t t) TORCHEXT_INLINE {
-          taps[count++] = {((row / s.h * s.oh + i) * s.ow + j) * s.channels, static_cast<Int<A>>(r * s.kw + t)};
+    const int line_count = lines_of(lines, rows, row, s);
+    T* out = dx + row * s.w * s.channels;
+    for (int64_t q = 0; q < s.w; ++q, out += s.channels) {
+      const Line *begin = above + first[q], *end = above + first[q + 1];
+      if (line_count == 1 && end - begin == 1) {  // windows side by side: nothing to add up
+        const int64_t at = (lines[0].at + begin->at) * s.channels, tap = lines[0].tap + begin->tap;
+        over_lanes<kLanes<A>>(0, s.channels, [&]<int N>(int64_t c) TORCHEXT_INLINE {
+          store_lanes<N>(out + c, named<N>(dy + at + c, offsets + at + c, tap));
         });
-      });
-      T* out = dx + (row * s.w + q) * s.channels;
+        continue;
+      }
       over_lanes<kLanes<A>>(0, s.channels, [&]<int N>(int64_t c) TORCHEXT_INLINE {
         Vec<A, N> sum{};
-        for (int i = 0; i < count; ++i) sum += named<N>(dy + taps[i].at + c, offsets + taps[i].at + c, taps[i].tap);
+        for (int l = 0; l < line_count; ++l)
+          for (const Line* a = begin; a != end; ++a) {
+            const int64_t at = (lines[l].at + a->at) * s.channels + c;
+            sum += named<N>(dy + at, offsets + at, lines[l].tap + a->tap);
+          }
         store_lanes<N>(out + c, sum);
       });
     }
@@ -205,6 +241,7 @@ void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, PoolShape s
   if (undilated && s.kh <= s.sh && s.kw == 2 && s.sw == 2 && s.pw == 0) return with(unpool_pairs<T>);
   if (s.sw == 1) return with(unpool_rows<1, T>);
   if (s.sw == 2) return with(unpool_rows<2, T>);
+  if (undilated && s.kh <= s.sh && s.kw <= s.sw) return with(unpool_apart<T>);
   with(unpool_scattered<T>);
 }
 }  // namespace torchext::cpu::ISA

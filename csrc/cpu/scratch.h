@@ -1,5 +1,6 @@
-// Scratch memory for one kernel call: aligned to a cache line, not initialised. A thread keeps what it gives back for its next
-// call: fresh memory costs a page fault (0.25 to 2.5 us) every 4 KB, which is more than many kernels do with it.
+// Scratch memory for one kernel call: aligned to a cache line, not initialised. A thread keeps what it gives back for
+// its next call: fresh memory costs a page fault (0.25 to 2.5 us) every 4 KB, which is more than many kernels do with
+// it.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -13,7 +14,10 @@ inline constexpr std::align_val_t kScratchAlign{64};
 struct KeptScratch {
   static constexpr int kBlocks = 8;
   static constexpr size_t kLargest = size_t{1} << 20;
-  struct Block { void* data = nullptr; size_t bytes = 0; };
+  struct Block {
+    void* data = nullptr;
+    size_t bytes = 0;
+  };
   Block blocks[kBlocks];
 
   ~KeptScratch() {
