@@ -191,3 +191,18 @@ def assert_drop_in(tmp_path):
         torch.testing.assert_close(torch.load(tmp_path / "module.pt", weights_only=False)(x), want)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory):
+    """Small kernels on csrc/simt, some with a fault planted."""
+    import simt_kernels
+
+    return simt_kernels.build(tmp_path_factory.mktemp("simt") / "kernels.so")
+
+
+@pytest.fixture(params=range(5))
+def scheduled(kernels, request):
+    """The same, their threads in several random orders."""
+    kernels.seed(request.param)
+    return kernels

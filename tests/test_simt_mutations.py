@@ -6,7 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from test_simt import COMPILE, ROOT
+from simt_kernels import COMPILE, ROOT
 
 pytestmark = pytest.mark.long
 KERNELS = ROOT / "csrc/cuda"
