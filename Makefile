@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test test-long lint format build wheel clean
+.PHONY: demo test test-long sanitize static lint format build wheel clean
 
 demo: build
 	$(BIN)/python -m torchext demo
@@ -17,6 +17,17 @@ test: build lint
 
 test-long: build
 	$(BIN)/python -m pytest -m long
+
+# The GPU kernels, run on the CPU under AddressSanitizer and UBSan.
+sanitize: build
+	SANITIZE=1 $(BIN)/python setup.py build_ext --inplace
+	SANITIZE=1 ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) \
+		$$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so.6)" \
+		$(BIN)/python -m pytest -k simt
+
+# What nvcc makes of them: registers, spills, instructions; needs nvcc, no GPU.
+static: $(VENV)/tools
+	$(BIN)/python bench/static.py
 
 lint: $(VENV)/tools
 	$(BIN)/ruff check .
@@ -39,11 +50,11 @@ $(VENV)/tools: pyproject.toml
 	touch $@
 
 $(VENV)/built: $(VENV)/tools $(SOURCES)
-	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	TORCHEXT_SIMT=1 $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $@
 
 wheel: build
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean:
-	rm -rf build dist *.egg-info torchext/_C*.so
+	rm -rf build dist *.egg-info torchext/_*.so

@@ -1,10 +1,13 @@
-"""Builds one extension, torchext._C, on torch's stable ABI: CPU kernels always, CUDA where it can be compiled.
+"""Builds torchext._C on torch's stable ABI: CPU kernels always, CUDA where it can be compiled.
 
 USE_CUDA=1 demands the CUDA half, USE_CUDA=0 leaves it out; unset: built when torch has CUDA and a toolkit is found.
+TORCHEXT_SIMT=1 builds torchext._simt too: the CUDA kernels run on the CPU, thread by thread, for the tests (`make` sets
+it, wheels do not ship it). SANITIZE=1 builds only torchext._simt_sanitized, the same under AddressSanitizer and UBSan.
 """
 
 import os
 from glob import glob
+from pathlib import Path
 
 import torch
 from setuptools import setup
@@ -27,6 +30,8 @@ CXX_FLAGS = [
     "-Wno-maybe-uninitialized",
     "-Wno-array-bounds",
 ]
+HEADERS = glob("csrc/**/*.h", recursive=True)
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 
 
 def want_cuda():
@@ -53,22 +58,69 @@ def want_cuda():
 def extension():
     cuda, reason = want_cuda()
     print(f"torchext: building for CPU{' and CUDA' if cuda else ' only'} ({reason})", flush=True)
-    flags = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET}", *(["-DTORCHEXT_CUDA"] if cuda else [])]
+    flags = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET}", *(["-DTORCHEXT_CUDA", "-DUSE_CUDA"] if cuda else [])]
     sources = [*glob("csrc/*.cpp"), *glob("csrc/cpu/*.cpp"), *(glob("csrc/cuda/*.cu") if cuda else [])]
     return (CUDAExtension if cuda else CppExtension)(
         "torchext._C",
         sorted(sources),
-        depends=glob("csrc/**/*.h", recursive=True),
+        depends=HEADERS,
         py_limited_api=True,
         extra_compile_args={"cxx": [*CXX_FLAGS, *flags], "nvcc": ["-O3", "-std=c++20", *flags]},
     )
+
+
+def simt_extension(name, *flags, link=()):
+    """Every op that has a csrc/cuda/<op>.cu: its glue, and that .cu as C++."""
+    sources = ["csrc/simt/module.cpp"]
+    for kernels in sorted(Path("csrc/cuda").glob("*.cu")):
+        wrapper = Path("build/simt", f"{kernels.stem}_kernels.cpp")
+        text = f'#include "{kernels.resolve()}"\n'
+        wrapper.parent.mkdir(parents=True, exist_ok=True)
+        if not wrapper.exists() or wrapper.read_text() != text:
+            wrapper.write_text(text)
+        sources += [f"csrc/{kernels.stem}.cpp", str(wrapper)]
+    keep = [flag for flag in CXX_FLAGS if flag not in ("-O3", "-g0")]
+    flags = [
+        *keep,
+        "-g",
+        "-DTORCHEXT_SIMT",
+        "-UNDEBUG",
+        f"-DSIMT_MODULE={name}",
+        "-ftrivial-auto-var-init=pattern",
+        *flags,
+    ]
+    return CppExtension(
+        f"torchext.{name}",
+        sources,
+        depends=[*HEADERS, *glob("csrc/cuda/*")],
+        include_dirs=[str(Path("csrc/simt").resolve())],
+        py_limited_api=True,
+        extra_compile_args={"cxx": [*flags, f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]},
+        extra_link_args=list(link),
+    )
+
+
+def extensions():
+    if os.getenv("SANITIZE") == "1":
+        return [simt_extension("_simt_sanitized", "-O1", *SANITIZERS, link=SANITIZERS)]
+    return [extension(), *([simt_extension("_simt", "-O2")] if os.getenv("TORCHEXT_SIMT") == "1" else [])]
+
+
+class Build(BuildExtension):
+    """Each extension's objects in a folder of their own: two compile the same glue."""
+
+    def build_extension(self, ext):
+        folder = self.build_temp
+        self.build_temp = os.path.join(folder, ext.name)
+        super().build_extension(ext)
+        self.build_temp = folder
 
 
 setup(
     packages=["torchext", "torchext.demo", "torchext.nn", "torchext.kernels"],
     package_dir={"torchext.kernels": "kernels"},
     package_data={"torchext": ["py.typed"]},
-    ext_modules=[extension()],
-    cmdclass={"build_ext": BuildExtension},
+    ext_modules=extensions(),
+    cmdclass={"build_ext": Build},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

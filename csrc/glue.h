@@ -2,12 +2,16 @@
 // header sees it through the stable ABI, so one binary serves every torch from the target version on.
 #pragma once
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#ifdef TORCHEXT_CUDA
+#include <torch/csrc/stable/accelerator.h>
+#endif
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <algorithm>
+#include <cstring>
 #include <initializer_list>
 #include <optional>
 #include <sstream>
@@ -81,7 +85,12 @@ inline Tensor empty_strided(const Tensor& like, int64_t dim, const int64_t* size
   if (device_type == aoti_torch_device_type_cpu()) {
     int64_t bytes;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(handle, &bytes));
+#ifdef TORCHEXT_SIMT
+    if (bytes)
+      std::memset(result.mutable_data_ptr(), 0xFF, static_cast<size_t>(bytes));  // NaN: shows what nobody writes
+#else
     cpu::use_large_pages(result.mutable_data_ptr(), bytes);
+#endif
   }
   return result;
 }
@@ -118,4 +127,55 @@ inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::sta
 inline std::optional<Tensor> dense(const std::optional<Tensor>& t) {
   return t ? std::optional(dense(*t)) : std::nullopt;
 }
+
+// `count` accumulators of scratch for kernels on x's device; none if 0.
+template <typename T>
+std::optional<Tensor> accumulators(const Tensor& x, int64_t count) {
+  if (count == 0) return std::nullopt;
+  return empty(x, {count}, std::is_same_v<acc_t<T>, double> ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32());
+}
+template <typename T>
+T* ptr(std::optional<Tensor>& t) {
+  return t ? ptr<T>(*t) : nullptr;
+}
+
+// Makes t's device the current one while it lives, and gives torch's current stream there. On the CPU: nothing, null.
+class OnDevice {
+ public:
+#ifdef TORCHEXT_CUDA
+  explicit OnDevice(const Tensor& t) : guard_(t.get_device_index()) {
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream_));
+  }
+#else
+  explicit OnDevice(const Tensor&) {}
+#endif
+  void* stream() const { return stream_; }
+
+ private:
+#ifdef TORCHEXT_CUDA
+  torch::stable::accelerator::DeviceGuard guard_;
+#endif
+  void* stream_ = nullptr;
+};
+
+using Library = torch::stable::detail::StableLibrary;
+
+// An op's glue ends in a template `implement<Backend>(Library&)` that names each operator as OVERLOAD("name"), and in
+// REGISTER(implement). The same file is compiled for torchext._C and, with csrc/cuda/<op>.cu, for torchext._simt, where
+// the CUDA kernels run on CPU tensors as the `.simt` overloads.
+#ifdef TORCHEXT_SIMT
+#define OVERLOAD(name) name ".simt"
+#define REGISTER(implement) \
+  STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) { implement<Cuda>(m); }
+#else
+#define OVERLOAD(name) name
+#ifdef TORCHEXT_CUDA
+#define REGISTER(implement)                                          \
+  STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) { implement<Cpu>(m); } \
+  STABLE_TORCH_LIBRARY_IMPL(torchext, CUDA, m) { implement<Cuda>(m); }
+#else
+#define REGISTER(implement) \
+  STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) { implement<Cpu>(m); }
+#endif
+#endif
 }  // namespace torchext

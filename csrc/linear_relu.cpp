@@ -4,6 +4,7 @@
 #include "cpu/scratch.h"
 #include "glue.h"
 #include "onednn.h"
+#include "tf32.h"
 
 namespace torchext {
 namespace {
@@ -41,6 +42,9 @@ void mask(T* dz, T* db, const T* dy, const T* y, int64_t m, int64_t n) {
 }
 
 struct Cpu {
+  // Whether backward writes into tensors it is given, or allocates its results itself.
+  static bool fills(LinearShape s) { return small(s); }
+
   static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, LinearShape s) {
     if (!small(s)) return blas(x, w, b, relu);
     Tensor y = empty(x, {s.m, s.n});
@@ -87,6 +91,43 @@ struct Cpu {
   }
 };
 
+// On a GPU, and on the CPU as the `.simt` overloads.
+struct Cuda {
+  static bool fills(LinearShape) { return true; }
+
+  static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, LinearShape s) {
+    const OnDevice on(x);
+    Tensor y = empty(x, {s.m, s.n});
+    dispatch_float(x, "linear", [&]<typename T>() {
+      product<T>(y, ptr<T>(x), ptr<T>(w), ptr<T>(b), relu, {s.m, s.n, s.k, s.k, 1, 1, s.k}, on);
+    });
+    return y;
+  }
+
+  static void backward(Tensor* dx, Tensor* dw, Tensor* db, const Tensor& dy, const Tensor& x, const Tensor& w,
+                       const Tensor* y, LinearShape s) {
+    const OnDevice on(x);
+    Tensor dz = y ? empty(dy, {s.m, s.n}) : dy;
+    dispatch_float(dy, "linear_backward", [&]<typename T>() {
+      if (y || db) {
+        auto sums = accumulators<T>(dy, db ? cuda::relu_backward_scratch_size<T>(s.m, s.n) : 0);
+        cuda::relu_backward<T>(y ? ptr<T>(dz) : nullptr, db ? ptr<T>(*db) : nullptr, ptr<T>(dy),
+                               y ? ptr<T>(*y) : nullptr, s.m, s.n, ptr<acc_t<T>>(sums), on.stream());
+      }
+      const T* g = ptr<T>(std::as_const(dz));
+      if (dx) product<T>(*dx, g, ptr<T>(w), nullptr, false, {s.m, s.k, s.n, s.n, 1, s.k, 1}, on);
+      if (dw) product<T>(*dw, g, ptr<T>(x), nullptr, false, {s.n, s.k, s.m, 1, s.n, s.k, 1}, on);
+    });
+  }
+
+  template <typename T>
+  static void product(Tensor& c, const T* a, const T* b, const T* bias, bool relu, MatmulShape s, const OnDevice& on) {
+    auto pieces = accumulators<T>(c, cuda::matmul_scratch_size<T>(s));
+    const bool tf32 = std::is_same_v<T, float> && allow_tf32();
+    cuda::matmul<T>(ptr<T>(c), a, b, bias, relu, tf32, s, ptr<acc_t<T>>(pieces), on.stream());
+  }
+};
+
 template <class Backend, bool kRelu>
 Tensor linear(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b) {
   require(x.dim() == 2 && w.dim() == 2 && x.size(1) == w.size(1), "linear: expected x [m, k] and w [n, k] with one k");
@@ -100,19 +141,21 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward(const Tensor& dy, const Tenso
                                                    bool want_db) {
   const LinearShape s{x.size(0), x.size(1), w.size(0)};
   auto result = [&](bool own, Sizes sizes) { return own ? empty(x, sizes) : empty(x, {0}); };
-  Tensor dx = result(want_dx && small(s), {s.m, s.k}), dw = result(want_dw && small(s), {s.n, s.k});
+  const bool fills = Backend::fills(s);
+  Tensor dx = result(want_dx && fills, {s.m, s.k}), dw = result(want_dw && fills, {s.n, s.k});
   Tensor db = result(want_db, {s.n});
   const std::optional<Tensor> mask = dense(y);
   Backend::backward(want_dx ? &dx : nullptr, want_dw ? &dw : nullptr, want_db ? &db : nullptr, dense(dy), dense(x),
                     dense(w), mask ? &*mask : nullptr, s);
   return {dx, dw, db};
 }
+
+template <class Backend>
+void implement(Library& m) {
+  m.impl(OVERLOAD("linear"), TORCH_BOX((&linear<Backend, false>)));
+  m.impl(OVERLOAD("linear_relu"), TORCH_BOX((&linear<Backend, true>)));
+  m.impl(OVERLOAD("linear_backward"), TORCH_BOX(&linear_backward<Backend>));
+}
+REGISTER(implement)
 }  // namespace
 }  // namespace torchext
-
-STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) {
-  using namespace torchext;
-  m.impl("linear", TORCH_BOX((&linear<Cpu, false>)));
-  m.impl("linear_relu", TORCH_BOX((&linear<Cpu, true>)));
-  m.impl("linear_backward", TORCH_BOX(&linear_backward<Cpu>));
-}

@@ -37,4 +37,19 @@ void bias_relu(T* y, const T* bias, bool relu, int64_t n, int64_t row0, int64_t 
 template <typename T>
 void relu_backward(T* dz, acc_t<T>* db, const T* dy, const T* y, int64_t n, int64_t row0, int64_t row1);
 }  // namespace cpu
+
+namespace cuda {
+// How many accumulators of scratch each of the two wants.
+template <typename T>
+int64_t matmul_scratch_size(MatmulShape);
+template <typename T>
+int64_t relu_backward_scratch_size(int64_t m, int64_t n);
+// c = a b + bias, then max(., 0) if relu; bias: [n] or null. float32 is multiplied as it is, or rounded to TF32.
+template <typename T>
+void matmul(T* c, const T* a, const T* b, const T* bias, bool relu, bool tf32, MatmulShape, acc_t<T>* scratch,
+            void* stream);
+// dz = dy but 0 where y <= 0, db[j] = its sum over rows. Null dz or db: not written. Null y: dz = dy.
+template <typename T>
+void relu_backward(T* dz, T* db, const T* dy, const T* y, int64_t m, int64_t n, acc_t<T>* scratch, void* stream);
+}  // namespace cuda
 }  // namespace torchext

@@ -1,8 +1,10 @@
-"""The one matrix all ops are tested on: instruction set x dtype; and what a case can make and judge."""
+"""The one matrix all ops are tested on: instruction set or GPU kernel x dtype; and what a case can make and judge."""
 
 import copy
+import os
 import pickle
 from dataclasses import dataclass
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchext
+from torchext import _route
 
 hypothesis.settings.register_profile(
     "torchext", derandomize=True, deadline=None, max_examples=40, suppress_health_check=list(hypothesis.HealthCheck)
@@ -18,6 +21,7 @@ hypothesis.settings.load_profile("torchext")
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 ISAS = torchext._C.cpu_isas() if torchext._C else []
+CUDA = {path.stem for path in (Path(__file__).parent.parent / "csrc/cuda").glob("*.cu")}
 
 
 def pytest_configure():
@@ -31,6 +35,11 @@ class Case:
 
     isa: str
     dtype: torch.dtype
+
+    @property
+    def overload(self):
+        """Of our ops: what must have run."""
+        return "simt" if self.isa == "simt" else "default"
 
     def tensor(self, *shape, scale=1.0):
         return (torch.randn(*shape, dtype=torch.float64) * scale).to(self.dtype)
@@ -78,13 +87,29 @@ class Case:
 def seeded_and_native():
     """Every test is about our kernels, whether or not stock measured faster at its sizes; and starts from one seed."""
     torch.manual_seed(0)
+    if _route.simt() is not None:
+        _route.simt().seed(int(os.getenv("SIMT_SEED", "0")))
     with torchext.backend("native"):
         yield
 
 
-@pytest.fixture(params=ISAS)
+def pytest_generate_tests(metafunc):
+    """Tests of an op run on every instruction set and, where it has a CUDA kernel, on that, executed by csrc/simt."""
+    op = metafunc.module.__name__.removeprefix("test_")
+    simt = ["simt"] if op in CUDA and _route.simt() is not None else []
+    if "isa" in metafunc.fixturenames:
+        metafunc.parametrize("isa", [*ISAS, *simt], indirect=True)
+    if "overload" in metafunc.fixturenames:
+        metafunc.parametrize("overload", ["default", *simt])
+
+
+@pytest.fixture
 def isa(request):
-    """Runs the test on one CPU instruction set after the other."""
+    """Runs the test on one CPU instruction set after the other, and on the GPU kernels."""
+    if request.param == "simt":
+        with torchext.backend("simt"):
+            yield "simt"
+        return
     before = torchext._C.cpu_isa()
     torchext._C.use_cpu_isa(request.param)
     yield request.param
@@ -166,3 +191,18 @@ def assert_drop_in(tmp_path):
         torch.testing.assert_close(torch.load(tmp_path / "module.pt", weights_only=False)(x), want)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory):
+    """Small kernels on csrc/simt, some with a fault planted."""
+    import simt_kernels
+
+    return simt_kernels.build(tmp_path_factory.mktemp("simt") / "kernels.so")
+
+
+@pytest.fixture(params=range(5))
+def scheduled(kernels, request):
+    """The same, their threads in several random orders."""
+    kernels.seed(request.param)
+    return kernels

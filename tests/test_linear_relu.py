@@ -103,15 +103,15 @@ def test_one_tensor_in_two_places_gets_both_gradients():
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_opcheck(name, dtype):
+def test_opcheck(name, dtype, overload):
     x, w, b = (torch.randn(*s, dtype=dtype) for s in ((5, 6), (3, 6), (3,)))
-    op = getattr(torch.ops.torchext, name).default
+    op, backward = (getattr(getattr(torch.ops.torchext, o), overload) for o in (name, "linear_backward"))
     torch.library.opcheck(op, (x, w, b))
     torch.library.opcheck(op, (x.t().contiguous().t(), w, None))
     y = op(x, w, b)
     for wanted in ((True, True, True), (False, True, False), (True, False, True)):
-        torch.library.opcheck(torch.ops.torchext.linear_backward.default, (y, x, w, y, *wanted))
-        torch.library.opcheck(torch.ops.torchext.linear_backward.default, (y, x, w, None, *wanted))
+        torch.library.opcheck(backward, (y, x, w, y, *wanted))
+        torch.library.opcheck(backward, (y, x, w, None, *wanted))
 
 
 def test_vmap_and_per_sample_gradients(pair):
@@ -177,7 +177,7 @@ def test_our_kernel_ran_forward_and_backward(case, pair, trace):
     with trace() as ops:
         pair[0](*inputs).sum().backward()
     name = "linear_relu" if pair is FUNCTIONS["linear_relu"] else "linear"
-    assert f"torchext.{name}.default" in ops and "torchext.linear_backward.default" in ops
+    assert f"torchext.{name}.{case.overload}" in ops and f"torchext.linear_backward.{case.overload}" in ops
     assert not any(op.startswith(("aten.addmm", "aten.relu", "aten.threshold_backward")) for op in ops)
 
 

@@ -18,6 +18,7 @@ def info() -> int:
         print(f"native    no: {_route._missing}")
         return 1
     print(f"native    CPU, {torchext._C.cpu_isa()} (this processor and build run {', '.join(torchext._C.cpu_isas())})")
+    print(f"backends  {', '.join(_route.backends())}")
     print(f"threads   {torch.get_num_threads()}")
     return 0
 

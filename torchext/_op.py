@@ -11,15 +11,51 @@ LIB = torch.library.Library("torchext", "DEF")
 OPS: list[str] = []
 
 
-def define(name: str, signature: str, fake: Callable) -> Callable:
-    """Declares torch.ops.torchext.<name>, which csrc/ implements, and returns it.
+SIMT: set[str] = set()  # the ops that backend "simt" serves
+_CHOOSERS: list[Callable[[str], None]] = []
 
-    `fake` gives its results' shapes and strides.
+
+def define(name: str, signature: str, fake: Callable) -> Callable:
+    """Declares torch.ops.torchext.<name>, which csrc/ implements, and returns a function that calls it.
+
+    There is one overload per backend, all of one schema: `.default` (the CPU's and the GPU's own kernels) and `.simt`
+    (the GPU's kernels run on the CPU). The function calls the one that :func:`use` chose last; going through it costs
+    20 ns. `fake` gives the results' shapes and strides, for all.
     """
-    LIB.define(name + signature)
-    torch.library.register_fake(f"torchext::{name}", fake, lib=LIB)
+    for overload in ("", ".simt"):
+        LIB.define(name + overload + signature)
+        torch.library.register_fake(f"torchext::{name}{overload}", fake, lib=LIB)
     OPS.append(name)
-    return getattr(torch.ops.torchext, name).default
+    packet = getattr(torch.ops.torchext, name)
+    overload = packet.default
+
+    def op(*args):
+        return overload(*args)
+
+    def choose(backend: str) -> None:
+        nonlocal overload
+        simt = backend == "simt" and _has_kernel(f"{name}.simt", "CPU")
+        overload = packet.simt if simt else packet.default
+        if simt:
+            SIMT.add(name)
+
+    _CHOOSERS.append(choose)
+    return op
+
+
+def _has_kernel(name: str, key: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"torchext::{name}", key)
+
+
+def on_gpu() -> bool:
+    """Whether this build has the CUDA kernels of every op."""
+    return all(_has_kernel(name, "CUDA") for name in OPS)
+
+
+def use(backend: str) -> None:
+    """From now on our ops call that backend's overloads; those that have none for it, the native ones."""
+    for choose in _CHOOSERS:
+        choose(backend)
 
 
 class Function(torch.autograd.Function):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BACKENDS = ("auto", "native", "stock")
+from . import _op
+
+BACKENDS = ("auto", "native", "simt", "stock")
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -18,13 +22,14 @@ _STRIDED = torch.strided
 _functorch_active = torch._C._are_functorch_transforms_active
 _forward_ad = torch.autograd.forward_ad
 _backend = "auto"
+gpu = False  # whether every op has a CUDA kernel in this build
 _missing: str | None = None  # why torchext._C could not be loaded
 _record: list[Choice] | None = None
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One call of one op: which `backend` served it ("native" or "stock"), and `why` where that is stock."""
+    """One call of one op: which `backend` served it ("native", "simt" or "stock"), and `why` where that is stock."""
 
     op: str
     backend: str
@@ -40,10 +45,11 @@ def backend(name: str) -> Iterator[None]:
     """Serves our ops by one backend within the block.
 
     Args:
-        name: "auto" (ours unless stock measured faster, the default), "native" (ours wherever it can) or "stock".
+        name: "auto" (ours unless stock measured faster, the default), "native" (ours wherever it can), "simt" (our
+            GPU kernels, run thread by thread on the CPU to be tested there; only in development builds) or "stock".
 
     Raises:
-        ValueError: `name` is none of these.
+        ValueError: `name` is none of these, or this build lacks it.
 
     Example:
         >>> with torchext.backend("stock"):
@@ -51,12 +57,30 @@ def backend(name: str) -> Iterator[None]:
     """
     global _backend
     if name not in BACKENDS:
-        raise ValueError(f"backend: name is {name!r}, expected one of {', '.join(map(repr, BACKENDS))}")
+        raise ValueError(f"backend: name is {name!r}, expected one of {', '.join(map(repr, backends()))}")
+    if name == "simt" and simt() is None:
+        raise ValueError("backend: this build has no 'simt': set TORCHEXT_SIMT=1 when building, as `make build` does")
     before, _backend = _backend, name
     try:
+        _op.use(name)
         yield
     finally:
         _backend = before
+        _op.use(before)
+
+
+def simt() -> Any:
+    """The module that runs GPU kernels on the CPU (torchext._simt), None where it was not built."""
+    name = "_simt_sanitized" if os.getenv("SANITIZE") == "1" else "_simt"
+    try:
+        return importlib.import_module(f"torchext.{name}")
+    except ModuleNotFoundError:
+        return None
+
+
+def backends() -> tuple[str, ...]:
+    """The names that :func:`backend` takes here."""
+    return tuple(name for name in BACKENDS if name != "simt" or simt() is not None)
 
 
 @contextlib.contextmanager
@@ -81,13 +105,27 @@ def why_stock(first: Tensor, *others: Tensor | None) -> str | None:
     """Why our kernels cannot take these tensors; None if they can. On every call's path: 0.6 us."""
     if _functorch_active() or _forward_ad._current_level >= 0 or _backend == "stock":
         return _why_now()
-    if type(first) not in PLAIN or not first.is_cpu or first.layout is not _STRIDED or first.dtype not in FLOATS:
+    if type(first) not in PLAIN:
+        return _why_tensor(first)
+    cpu = first.is_cpu
+    if not (cpu or _on_gpu(first)) or first.layout is not _STRIDED or first.dtype not in FLOATS:
         return _why_tensor(first)
     dtype = first.dtype
     for t in others:
-        if t is not None and (type(t) not in PLAIN or t.dtype is not dtype or not t.is_cpu or t.layout is not _STRIDED):
-            return _why_tensor(t) or f"mixed dtypes, {dtype} and {t.dtype}"
-    return _missing
+        if t is not None and (
+            type(t) not in PLAIN or t.dtype is not dtype or t.is_cpu is not cpu or t.layout is not _STRIDED
+        ):
+            return _why_tensor(t) or f"mixed dtypes or devices: {dtype} {first.device}, {t.dtype} {t.device}"
+    return _missing if cpu else _why_devices(first, *others)
+
+
+def _on_gpu(t: Tensor) -> bool:
+    return t.is_cuda and gpu and _backend != "simt"
+
+
+def _why_devices(first: Tensor, *others: Tensor | None) -> str | None:
+    differ = any(t is not None and t.device != first.device for t in others)
+    return "tensors on different devices" if differ else None
 
 
 def _why_now() -> str:
@@ -101,7 +139,7 @@ def _why_now() -> str:
 def _why_tensor(t: Tensor) -> str | None:
     if type(t) not in PLAIN:
         return f"{type(t).__name__} is not a plain tensor"
-    if not t.is_cpu:
+    if not t.is_cpu and not _on_gpu(t):
         return f"no kernel for device {t.device.type!r}"
     if t.layout is not _STRIDED:
         return f"no kernel for layout {t.layout}"
@@ -116,7 +154,8 @@ def auto() -> bool:
 def note(op: str, why: str | None = None) -> None:
     """Records the choice, if anybody asked."""
     if _record is not None:
-        _record.append(Choice(op, "native" if why is None else "stock", why or "", _layer))
+        ours = "simt" if _backend == "simt" and op in _op.SIMT else "native"
+        _record.append(Choice(op, ours if why is None else "stock", why or "", _layer))
 
 
 def stock(op: str, why: str, wants: str, function: Callable, **arguments: Any) -> Any:

@@ -98,7 +98,7 @@ def _why_stock(x, w, b) -> str | None:
     why = _route.why_stock(x, w, b)
     if why is not None:
         return why
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu" if x.is_cpu else "cuda"):
         return "under autocast"
     if w.dim() != 2 or x.dim() == 0 or x.shape[-1] != w.shape[1] or (b is not None and b.shape != w.shape[:1]):
         return "shapes only stock takes"

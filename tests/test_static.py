@@ -1,0 +1,47 @@
+"""The table of what nvcc makes of the kernels (bench/static.py) is that of the sources, and nothing in it spills."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from bench import static
+
+CELLS = [(path.stem, target) for path in static.kernels() for target in static.TARGETS]
+
+
+def entry(op, target):
+    return json.loads((static.RESULTS / f"{target}.json").read_text()).get(op)
+
+
+@pytest.mark.parametrize("op, target", CELLS)
+def test_the_table_is_that_of_the_sources(op, target):
+    found = entry(op, target)
+    assert found and found["sources"] == static.digest(static.ROOT / f"csrc/cuda/{op}.cu"), "run python bench/static.py"
+
+
+@pytest.mark.parametrize("op, target", CELLS)
+def test_no_kernel_spills(op, target):
+    assert [row["kernel"] for row in entry(op, target)["kernels"] if row["spills"] or row["stack"]] == []
+
+
+@pytest.mark.parametrize("target", list(static.TARGETS))
+def test_matrix_products_run_on_tensor_cores_fed_by_async_copies(target):
+    rows = {row["kernel"]: row for row in entry("linear_relu", target)["kernels"]}
+    halves = [r for name, r in rows.items() if "TensorCores<BFloat16" in name or "TensorCores<Half" in name]
+    assert halves and all(r["mma"] and r["ldmatrix"] for r in halves)
+    assert all(
+        r["cp.async"] for name, r in rows.items() if "matmul" in name and "Half" not in name and "BFloat16" not in name
+    )
+    wide = [r for name, r in rows.items() if name.startswith("relu_backward_kernel") and not name.endswith(", 1>")]
+    assert wide and all(r["16-byte loads"] and r["16-byte stores"] for r in wide)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@pytest.mark.parametrize("op, target", CELLS)
+def test_nvcc_agrees_with_the_table(op, target):
+    assert static.compile_for(static.ROOT / f"csrc/cuda/{op}.cu", target) == entry(op, target)["kernels"]
