@@ -65,7 +65,7 @@ def test_bad_input_raises_what_stock_raises_and_names_the_arguments(pair, bad):
     assert type(ours.value) is type(stock.value)
 
 
-def test_the_measured_rule_sends_large_blocked_channels_to_the_library(trace):
+def test_the_measured_rule_leaves_large_blocked_channels_to_stock(trace):
     small = torch.randn(64, 6, 12, 12), torch.randn(16, 6, 5, 5)
     large = torch.randn(2, 64, 30, 30), torch.randn(64, 64, 3, 3)
     with torchext.backend("auto"), torchext.record_routes() as routes:
@@ -73,9 +73,9 @@ def test_the_measured_rule_sends_large_blocked_channels_to_the_library(trace):
         F.conv2d(*large)
         with trace() as ops:
             F.conv2d_relu(*large)
-    assert [(r.op, r.backend) for r in routes] == [("conv2d", "native"), ("conv2d", "stock"), ("conv2d_relu", "native")]
-    assert "as fast" in routes[1].why
-    assert ops == ["torchext.conv2d_relu.default"]
+    assert [(r.op, r.backend) for r in routes] == [("conv2d", "native"), ("conv2d", "stock"), ("conv2d_relu", "stock")]
+    assert all("as fast" in route.why for route in routes[1:])
+    assert not any(op.startswith("torchext.") for op in ops)
 
 
 @pytest.mark.parametrize(
