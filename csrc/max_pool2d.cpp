@@ -7,20 +7,37 @@ namespace torchext {
 namespace {
 struct Cpu {
   template <typename T>
-  static void max_pool2d(T* y, uint8_t* offsets, const T* x, const PoolShape& s) {
+  static void max_pool2d(T* y, uint8_t* offsets, const T* x, const PoolShape& s, const Tensor&) {
     parallel_for(0, s.planes * s.oh, grain(s.ow * s.channels * s.kh * s.kw),
                  [&](int64_t row0, int64_t row1) { cpu::max_pool2d(y, offsets, x, s, row0, row1); });
   }
 
   template <typename T>
-  static void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, const PoolShape& s) {
+  static void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, const PoolShape& s, const Tensor&) {
     parallel_for(0, s.planes * s.h, grain(2 * s.w * s.channels),
                  [&](int64_t row0, int64_t row1) { cpu::max_pool2d_backward(dx, dy, offsets, s, row0, row1); });
   }
 
-  static void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, const PoolShape& s) {
+  static void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, const PoolShape& s, const Tensor&) {
     parallel_for(0, s.planes * s.oh, grain(s.ow * s.channels),
                  [&](int64_t row0, int64_t row1) { cpu::max_pool2d_indices(indices, offsets, s, row0, row1); });
+  }
+};
+
+// On a GPU, and on the CPU as the `.simt` overloads.
+struct Cuda {
+  template <typename T>
+  static void max_pool2d(T* y, uint8_t* offsets, const T* x, const PoolShape& s, const Tensor& like) {
+    cuda::max_pool2d(y, offsets, x, s, OnDevice(like).stream());
+  }
+
+  template <typename T>
+  static void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, const PoolShape& s, const Tensor& like) {
+    cuda::max_pool2d_backward(dx, dy, offsets, s, OnDevice(like).stream());
+  }
+
+  static void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, const PoolShape& s, const Tensor& like) {
+    cuda::max_pool2d_indices(indices, offsets, s, OnDevice(like).stream());
   }
 };
 
@@ -71,7 +88,7 @@ std::tuple<Tensor, Tensor> max_pool2d(const Tensor& x_, bool channels_last, bool
   Tensor y = out.empty(x),
          offsets = want_offsets ? out.empty(x, aoti_torch_dtype_uint8()) : empty(x, {0}, aoti_torch_dtype_uint8());
   dispatch_float(x, "max_pool2d", [&]<typename T>() {
-    Backend::template max_pool2d<T>(ptr<T>(y), want_offsets ? ptr<uint8_t>(offsets) : nullptr, ptr<T>(x), s);
+    Backend::template max_pool2d<T>(ptr<T>(y), want_offsets ? ptr<uint8_t>(offsets) : nullptr, ptr<T>(x), s, x);
   });
   return {y, offsets};
 }
@@ -90,7 +107,7 @@ Tensor max_pool2d_backward(const Tensor& dy, const Tensor& offsets, bool channel
   const Tensor g = out.dense(dy), taps = out.dense(offsets);
   Tensor dx = in.empty(g);
   dispatch_float(g, "max_pool2d_backward", [&]<typename T>() {
-    Backend::template max_pool2d_backward<T>(ptr<T>(dx), ptr<T>(g), ptr<uint8_t>(taps), s);
+    Backend::template max_pool2d_backward<T>(ptr<T>(dx), ptr<T>(g), ptr<uint8_t>(taps), s, g);
   });
   return dx;
 }
@@ -105,15 +122,16 @@ Tensor max_pool2d_indices(const Tensor& offsets, bool channels_last, int64_t w, 
   const PoolShape s{out.planes(), out.channels(), 0, w, out.h, out.w, kh, kw, sh, sw, ph, pw, dh, dw};
   const Tensor taps = out.dense(offsets);
   Tensor indices = out.empty(taps, aoti_torch_dtype_int64());
-  Backend::max_pool2d_indices(ptr<int64_t>(indices), ptr<uint8_t>(taps), s);
+  Backend::max_pool2d_indices(ptr<int64_t>(indices), ptr<uint8_t>(taps), s, taps);
   return indices;
 }
+
+template <class Backend>
+void implement(Library& m) {
+  m.impl(OVERLOAD("max_pool2d"), TORCH_BOX(&max_pool2d<Backend>));
+  m.impl(OVERLOAD("max_pool2d_backward"), TORCH_BOX(&max_pool2d_backward<Backend>));
+  m.impl(OVERLOAD("max_pool2d_indices"), TORCH_BOX(&max_pool2d_indices<Backend>));
+}
+REGISTER(implement)
 }  // namespace
 }  // namespace torchext
-
-STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) {
-  using namespace torchext;
-  m.impl("max_pool2d", TORCH_BOX(&max_pool2d<Cpu>));
-  m.impl("max_pool2d_backward", TORCH_BOX(&max_pool2d_backward<Cpu>));
-  m.impl("max_pool2d_indices", TORCH_BOX(&max_pool2d_indices<Cpu>));
-}

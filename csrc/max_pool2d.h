@@ -28,4 +28,13 @@ void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, PoolShape, 
 // p w + q of each offset, over rows [row0, row1) of the planes * oh; kDead: of the first tap with p, q >= 0, as stock.
 void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, PoolShape, int64_t row0, int64_t row1);
 }  // namespace cpu
+
+namespace cuda {
+// The same three, all rows.
+template <typename T>
+void max_pool2d(T* y, uint8_t* offsets, const T* x, PoolShape, void* stream);
+template <typename T>
+void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, PoolShape, void* stream);
+void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, PoolShape, void* stream);
+}  // namespace cuda
 }  // namespace torchext

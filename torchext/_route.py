@@ -154,7 +154,7 @@ def auto() -> bool:
 def note(op: str, why: str | None = None) -> None:
     """Records the choice, if anybody asked."""
     if _record is not None:
-        ours = "simt" if _backend == "simt" and op in _op.SIMT else "native"
+        ours = "simt" if _backend == "simt" and op.startswith(tuple(_op.SIMT)) else "native"  # named after its op
         _record.append(Choice(op, ours if why is None else "stock", why or "", _layer))
 
 
