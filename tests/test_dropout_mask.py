@@ -17,7 +17,7 @@ import torchext
 from torchext.nn import functional as F
 
 SIGMAS = 5
-OP = torch.ops.torchext.dropout.default
+OPS = torch.ops.torchext.dropout
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +30,13 @@ def seed_of(value):
     return torch.tensor(value, dtype=torch.int64)
 
 
-def mask(count, p, seed):
-    return OP(torch.ones(count), seed_of(seed), p, 1.0, 0.0, 0.0) != 0
+def mask(count, p, seed, overload="default"):
+    return getattr(OPS, overload)(torch.ones(count), seed_of(seed), p, 1.0, 0.0, 0.0) != 0
+
+
+@pytest.fixture
+def op(case):
+    return getattr(OPS, case.overload)
 
 
 def test_the_reference_gives_the_published_known_answers():
@@ -43,10 +48,10 @@ def test_the_reference_gives_the_published_known_answers():
         assert " ".join(f"{int(w):08x}" for w in reference.philox(counter, key, rounds=10)) == words
 
 
-def test_every_length_drops_what_the_specification_says(case):
+def test_every_length_drops_what_the_specification_says(case, op):
     seed = 0x0123456789ABCDEF
     for count in (*range(301), 1023, 4099):
-        y = OP(torch.ones(count, dtype=case.dtype), seed_of(seed), 0.3, 2.0, 0.0, 0.0)
+        y = op(torch.ones(count, dtype=case.dtype), seed_of(seed), 0.3, 2.0, 0.0, 0.0)
         assert torch.equal(y, torch.from_numpy(reference.keep(seed, count, 0.3)).to(case.dtype) * 2)
 
 
@@ -55,13 +60,27 @@ def test_every_length_drops_what_the_specification_says(case):
 @pytest.mark.parametrize("seed", [0, 1, 2**63 - 2, 0xDEADBEEF00000000])
 def test_every_probability_drops_what_the_specification_says(isa, p, seed):
     seed = seed % 2**63
-    assert np.array_equal(mask(2**18, p, seed).numpy(), reference.keep(seed, 2**18, p))
+    overload = "simt" if isa == "simt" else "default"
+    assert np.array_equal(mask(2**18, p, seed, overload).numpy(), reference.keep(seed, 2**18, p))
+
+
+# Here every warp takes several steps, and every kind of tie occurs.
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_long_tensors_drop_what_the_specification_says(overload, dtype, offset, in_place):
+    count = 2**19 + 13
+    x = torch.ones(count + offset, dtype=dtype)[offset:]
+    arguments = x, seed_of(5), 0.3, 3.0, 0.5, 0.25
+    y = getattr(torch.ops.torchext.dropout_ if in_place else OPS, overload)(*arguments)
+    want = torch.from_numpy(reference.keep(5, count, 0.3)).to(dtype) * 3.25 + 0.25
+    assert torch.equal(x if in_place else y, want)
 
 
 @pytest.mark.parametrize("offset", range(1, 9))
-def test_misaligned_views_drop_the_same_elements(case, offset):
+def test_misaligned_views_drop_the_same_elements(case, op, offset):
     x = torch.ones(1000 + offset, dtype=case.dtype)[offset:]
-    y = OP(x, seed_of(7), 0.5, 1.0, 0.0, 0.0)
+    y = op(x, seed_of(7), 0.5, 1.0, 0.0, 0.0)
     assert torch.equal(y != 0, torch.from_numpy(reference.keep(7, 1000, 0.5)))
 
 
@@ -78,9 +97,9 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_elements_are_counted_in_the_order_of_the_outputs_memory(case, layout):
+def test_elements_are_counted_in_the_order_of_the_outputs_memory(case, op, layout):
     x = layout(torch.ones(3, 4, 5, 6, dtype=case.dtype))
-    y = OP(x, seed_of(11), 0.5, 1.0, 0.0, 0.0)
+    y = op(x, seed_of(11), 0.5, 1.0, 0.0, 0.0)
     assert y.stride() == torch.dropout(x, 0.5, True).stride()
     in_memory = y.as_strided((y.numel(),), (1,))
     assert torch.equal(in_memory != 0, torch.from_numpy(reference.keep(11, y.numel(), 0.5)))
