@@ -77,6 +77,15 @@ def test_long_tensors_drop_what_the_specification_says(overload, dtype, offset, 
     assert torch.equal(x if in_place else y, want)
 
 
+# An element whose 32 bits are the threshold itself is dropped; with the next threshold it is kept.
+@pytest.mark.parametrize("element", [0, 3, 14, 77])
+def test_the_threshold_is_exact_to_its_last_bit(case, op, element):
+    draw = sum(int(reference.draws(9, element + 1, stream)[-1]) << 16 * (1 - stream) for stream in (0, 1))
+    for more in (0, 1):
+        y = op(torch.ones(101, dtype=case.dtype), seed_of(9), 1 - (draw + more) / 2**32, 1.0, 0.0, 0.0)
+        assert bool(y[element] != 0) == bool(more)
+
+
 @pytest.mark.parametrize("offset", range(1, 9))
 def test_misaligned_views_drop_the_same_elements(case, op, offset):
     x = torch.ones(1000 + offset, dtype=case.dtype)[offset:]

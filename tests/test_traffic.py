@@ -51,5 +51,15 @@ def test_dropouts_packs_are_of_16_bytes_where_x_and_y_are_aligned():
     assert kernels == [f"dropout_kernel<{t}, {n}>" for t, wide in zip(types, (2, 4, 8, 8)) for n in (wide, 1)]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("offset", [0, 1])
+def test_dropout_reads_and_writes_each_element_once_and_each_warp_the_seed(dtype, offset):
+    for count in (*range(1, 40), 255, 257, 1023, 1025, 9999):
+        call, (_, least) = dropout(dtype, count, offset)
+        (launch,) = launches(call)
+        warps = launch["blocks"] * launch["threads"] // 32
+        assert (launch["read"], launch["written"]) == (least + 8 * warps, least)
+
+
 def test_dropout_of_nothing_is_no_launch():
     assert launches(dropout(torch.float32, 0)[0]) == []
