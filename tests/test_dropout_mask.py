@@ -10,6 +10,7 @@ from pathlib import Path
 import dropout_reference as reference
 import numpy as np
 import pytest
+import simt_kernels
 import torch
 from torch.utils.checkpoint import checkpoint
 
@@ -129,6 +130,14 @@ def test_blocks_beyond_32_bits(tmp_path):
     flags = ["-std=c++20", "-O1", "-Wno-psabi", f"-I{headers}", f"-I{root / 'csrc'}"]
     subprocess.run(["g++", *flags, *sources, "-o", tmp_path / "window"], check=True, timeout=120)
     subprocess.run([tmp_path / "window"], check=True, timeout=60)
+
+
+def test_blocks_beyond_32_bits_on_a_gpu(tmp_path):
+    """The same of the CUDA kernel's steps, run by csrc/simt."""
+    source, output = simt_kernels.ROOT / "tests/csrc/dropout_window.cu", tmp_path / "window"
+    flags = ["-O1", f"-I{simt_kernels.ROOT / 'csrc'}", *simt_kernels.SANITIZE]
+    subprocess.run([*simt_kernels.COMPILE, *flags, source, "-o", output], check=True, timeout=120)
+    subprocess.run([output], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("p", [0.1, 1 / 3, 0.5, 1e-3, 0.999])
