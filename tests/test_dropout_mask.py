@@ -134,7 +134,7 @@ def test_blocks_beyond_32_bits(tmp_path):
 
 def test_blocks_beyond_32_bits_on_a_gpu(tmp_path):
     """The same of the CUDA kernel's steps, run by csrc/simt."""
-    source, output = simt_kernels.ROOT / "tests/csrc/dropout_window.cu", tmp_path / "window"
+    source, output = simt_kernels.ROOT / "tests/csrc/philox_window.cu", tmp_path / "window"
     flags = ["-O1", f"-I{simt_kernels.ROOT / 'csrc'}", *simt_kernels.SANITIZE]
     subprocess.run([*simt_kernels.COMPILE, *flags, source, "-o", output], check=True, timeout=120)
     subprocess.run([output], check=True, timeout=60)
