@@ -54,7 +54,8 @@ $(VENV)/built: $(VENV)/tools $(SOURCES)
 	touch $@
 
 wheel: build
-	$(BIN)/python -m build --wheel --no-isolation
+	rm -rf build/lib*  # a development build leaves torchext._simt there
+	$(BIN)/python -m build --no-isolation
 
 clean:
 	rm -rf build dist *.egg-info torchext/_*.so

@@ -6,12 +6,29 @@ it, wheels do not ship it). SANITIZE=1 builds only torchext._simt_sanitized, the
 """
 
 import os
+import re
+import shutil
+import subprocess
 from glob import glob
 from pathlib import Path
 
 import torch
 from setuptools import setup
-from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
+
+
+def find_toolkit():
+    """Sets CUDA_HOME to the toolkit nvcc belongs to: torch takes the folder above it, wrong where nvcc is a wrapper."""
+    if "CUDA_HOME" in os.environ or not shutil.which("nvcc"):
+        return
+    command = ["nvcc", "--dryrun", "-x", "cu", "-c", "-o", os.devnull, os.devnull]
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    top = re.search(r"^#\$ TOP=(.+)$", told, re.MULTILINE)
+    if top:
+        os.environ["CUDA_HOME"] = str(Path(top[1]).resolve())
+
+
+find_toolkit()
+from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension  # noqa: E402
 
 TORCH_TARGET = "0x020a000000000000"  # 2.10: the oldest torch the binary loads on
 CXX_FLAGS = [
@@ -52,6 +69,8 @@ def want_cuda():
         raise SystemExit(f"torchext: USE_CUDA=1, but this build lacks {' and '.join(missing)}")
     if missing:
         return False, f"no {' and no '.join(missing)}"
+    if not torch.cuda.is_available():  # torch asks the GPU which targets to build for
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0a;10.0+PTX")
     return True, f"torch has CUDA {torch.version.cuda}, toolkit at {CUDA_HOME}"
 
 

@@ -24,28 +24,19 @@ bool is_dense(const Tensor& t) {
 // An uninitialised tensor of a dense tensor's strides; a contiguous one's in their usual form, as stock's product has
 // them.
 Tensor empty_as(const Tensor& t) {
-  int32_t dtype, device_type;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &dtype));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &device_type));
   const int64_t dims = t.dim();
+  if (!t.is_contiguous()) return uninitialised_like(t);
   require(dims <= 64, "dropout: expected at most 64 dimensions");
-  const bool contiguous = t.is_contiguous();
   int64_t usual[64];
-  if (contiguous)
-    for (int64_t d = dims - 1, stride = 1; d >= 0; --d) {
-      usual[d] = stride;
-      stride *= std::max<int64_t>(1, t.size(d));
-    }
-  AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, t.sizes().data(), contiguous ? usual : t.strides().data(),
-                                                  dtype, device_type, t.get_device_index(), &handle));
-  return Tensor(handle);
+  for (int64_t d = dims - 1, stride = 1; d >= 0; --d) {
+    usual[d] = stride;
+    stride *= std::max<int64_t>(1, t.size(d));
+  }
+  return empty_strided(t, dims, t.sizes().data(), usual);
 }
 
 struct Cpu {
-  static void dropout(Tensor& y, const Tensor& x, const Tensor& seed, double p, double scale, double shift,
-                      double fill) {
-    const DropoutShape s{x.numel(), static_cast<uint64_t>(*ptr<int64_t>(seed)), p, scale, shift, fill};
+  static void dropout(Tensor& y, const Tensor& x, DropoutShape s) {
     constexpr int64_t unit = cpu::kDropoutUnit;
     dispatch_float(x, "dropout", [&]<typename T>() {
       parallel_for(0, (s.count + unit - 1) / unit, grain(unit), [&](int64_t unit0, int64_t unit1) {
@@ -55,31 +46,42 @@ struct Cpu {
   }
 };
 
-void check(const Tensor& seed, double p) {
+// On a GPU, and on the CPU as the `.simt` overloads.
+struct Cuda {
+  static void dropout(Tensor& y, const Tensor& x, DropoutShape s) {
+    const OnDevice on(x);
+    dispatch_float(x, "dropout", [&]<typename T>() { cuda::dropout(ptr<T>(y), ptr<T>(x), s, on.stream()); });
+  }
+};
+
+DropoutShape shape_of(const Tensor& x, const Tensor& seed, double p, double scale, double shift, double fill) {
+  require(seed.get_device_index() == x.get_device_index(), "dropout: expected x and seed on one device");
   require(seed.scalar_type() == ScalarType::Long && seed.numel() == 1, "dropout: expected seed of one int64");
   require(p >= 0 && p <= 1, "dropout: expected p between 0 and 1, got ", p);
+  return {x.numel(), ptr<int64_t>(seed), p, scale, shift, fill};
 }
 
 template <class Backend>
 Tensor dropout(const Tensor& x, const Tensor& seed, double p, double scale, double shift, double fill) {
-  check(seed, p);
+  const DropoutShape s = shape_of(x, seed, p, scale, shift, fill);
   const bool fits = is_dense(x);
   Tensor y = fits ? empty_as(x) : torch::stable::clone(x);  // the clone is dense: dropped in place
-  Backend::dropout(y, fits ? x : y, seed, p, scale, shift, fill);
+  Backend::dropout(y, fits ? x : y, s);
   return y;
 }
 
 template <class Backend>
 void dropout_(Tensor& x, const Tensor& seed, double p, double scale, double shift, double fill) {
-  check(seed, p);
+  const DropoutShape s = shape_of(x, seed, p, scale, shift, fill);
   require(is_dense(x), "dropout_: expected x without gaps or overlaps in memory");
-  Backend::dropout(x, x, seed, p, scale, shift, fill);
+  Backend::dropout(x, x, s);
 }
+
+template <class Backend>
+void implement(Library& m) {
+  m.impl(OVERLOAD("dropout"), TORCH_BOX(&dropout<Backend>));
+  m.impl(OVERLOAD("dropout_"), TORCH_BOX(&dropout_<Backend>));
+}
+REGISTER(implement)
 }  // namespace
 }  // namespace torchext
-
-STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) {
-  using namespace torchext;
-  m.impl("dropout", TORCH_BOX(&dropout<Cpu>));
-  m.impl("dropout_", TORCH_BOX(&dropout_<Cpu>));
-}

@@ -9,7 +9,7 @@
 namespace torchext {
 struct DropoutShape {
   int64_t count;
-  uint64_t seed;
+  const int64_t* seed;  // read by the kernel, in the memory it runs on
   double p, scale, shift, fill;
 };  // x, y: [count] in the order of y's memory
 
@@ -21,4 +21,10 @@ inline constexpr int64_t kDropoutUnit = 256;
 template <typename T>
 void dropout(T* y, const T* x, DropoutShape, int64_t begin, int64_t end);
 }  // namespace cpu
+
+namespace cuda {
+// y may be x
+template <typename T>
+void dropout(T* y, const T* x, DropoutShape, void* stream);
+}  // namespace cuda
 }  // namespace torchext

@@ -42,12 +42,18 @@ TORCHEXT_HD constexpr PhiloxWords philox(PhiloxWords counter, uint32_t key0, uin
   return {{c0, c1, c2, c3}};
 }
 
+TORCHEXT_HD constexpr PhiloxWords philox_block(uint64_t seed, uint64_t block, uint32_t stream) {
+  return philox({{static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), stream, 0}},
+                static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
+}
+
+TORCHEXT_HD constexpr uint32_t block_draw(PhiloxWords words, int index) {
+  return words.word[index / 2] >> index % 2 * 16 & 0xffff;
+}
+
 // Draw `index` % 8 of block `index` / 8.
 TORCHEXT_HD constexpr uint32_t philox_draw(uint64_t seed, uint64_t index, uint32_t stream) {
-  const uint64_t block = index / kDrawsPerBlock;
-  const PhiloxWords words = philox({{static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), stream, 0}},
-                                   static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
-  return words.word[index % kDrawsPerBlock / 2] >> index % 2 * 16 & 0xffff;
+  return block_draw(philox_block(seed, index / kDrawsPerBlock, stream), static_cast<int>(index % kDrawsPerBlock));
 }
 
 // T in halves. T = 2^32 (keep all) is (0xffff, 0x10000), so that `high` fits the 16 bits of a vector's lane.

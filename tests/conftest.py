@@ -95,8 +95,9 @@ def seeded_and_native():
 
 def pytest_generate_tests(metafunc):
     """Tests of an op run on every instruction set and, where it has a CUDA kernel, on that, executed by csrc/simt."""
-    op = metafunc.module.__name__.removeprefix("test_")
-    simt = ["simt"] if op in CUDA and _route.simt() is not None else []
+    name = metafunc.module.__name__.removeprefix("test_")
+    has_kernel = any(name == op or name.startswith(f"{op}_") for op in CUDA)
+    simt = ["simt"] if has_kernel and _route.simt() is not None else []
     if "isa" in metafunc.fixturenames:
         metafunc.parametrize("isa", [*ISAS, *simt], indirect=True)
     if "overload" in metafunc.fixturenames:

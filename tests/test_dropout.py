@@ -144,11 +144,12 @@ def test_gradcheck_and_gradgradcheck(isa, pair):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_opcheck(dtype):
+def test_opcheck(dtype, overload):
+    op, in_place = (getattr(getattr(torch.ops.torchext, name), overload) for name in ("dropout", "dropout_"))
     x = torch.randn(4, 3, 5, 5, dtype=dtype)
     for layout in (*LAYOUTS.values(), lambda t: t[:0], lambda t: t[0, 0, 0, 0]):
-        torch.library.opcheck(torch.ops.torchext.dropout.default, (layout(x), seed_of(3), 0.5, 2.0, 0.1, 0.2))
-    torch.library.opcheck(torch.ops.torchext.dropout_.default, (x, seed_of(3), 0.5, 2.0, 0.0, 0.0))
+        torch.library.opcheck(op, (layout(x), seed_of(3), 0.5, 2.0, 0.1, 0.2))
+    torch.library.opcheck(in_place, (x, seed_of(3), 0.5, 2.0, 0.0, 0.0))
 
 
 def test_in_place_overwrites_the_input_and_nothing_else(case, pair):
@@ -213,11 +214,11 @@ def test_our_kernel_ran_forward_and_backward(case, pair, trace):
     x = case.leaf(5, 4)
     with trace() as ops:
         pair[0](x, 0.5, True).backward(torch.ones_like(x))
-    assert ops.count("torchext.dropout.default") == 2
+    assert ops.count(f"torchext.dropout.{case.overload}") == 2
     assert not any(op.startswith(("aten.bernoulli", "aten.mul")) for op in ops)
     with trace() as ops:
         pair[0](torch.ones(5), 0.5, True, inplace=True)
-    assert ops.count("torchext.dropout_.default") == 1
+    assert ops.count(f"torchext.dropout_.{case.overload}") == 1
 
 
 def test_auto_leaves_tiny_training_tensors_to_stock(pair):

@@ -10,6 +10,7 @@ from pathlib import Path
 import dropout_reference as reference
 import numpy as np
 import pytest
+import simt_kernels
 import torch
 from torch.utils.checkpoint import checkpoint
 
@@ -17,7 +18,7 @@ import torchext
 from torchext.nn import functional as F
 
 SIGMAS = 5
-OP = torch.ops.torchext.dropout.default
+OPS = torch.ops.torchext.dropout
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +31,13 @@ def seed_of(value):
     return torch.tensor(value, dtype=torch.int64)
 
 
-def mask(count, p, seed):
-    return OP(torch.ones(count), seed_of(seed), p, 1.0, 0.0, 0.0) != 0
+def mask(count, p, seed, overload="default"):
+    return getattr(OPS, overload)(torch.ones(count), seed_of(seed), p, 1.0, 0.0, 0.0) != 0
+
+
+@pytest.fixture
+def op(case):
+    return getattr(OPS, case.overload)
 
 
 def test_the_reference_gives_the_published_known_answers():
@@ -43,10 +49,10 @@ def test_the_reference_gives_the_published_known_answers():
         assert " ".join(f"{int(w):08x}" for w in reference.philox(counter, key, rounds=10)) == words
 
 
-def test_every_length_drops_what_the_specification_says(case):
+def test_every_length_drops_what_the_specification_says(case, op):
     seed = 0x0123456789ABCDEF
     for count in (*range(301), 1023, 4099):
-        y = OP(torch.ones(count, dtype=case.dtype), seed_of(seed), 0.3, 2.0, 0.0, 0.0)
+        y = op(torch.ones(count, dtype=case.dtype), seed_of(seed), 0.3, 2.0, 0.0, 0.0)
         assert torch.equal(y, torch.from_numpy(reference.keep(seed, count, 0.3)).to(case.dtype) * 2)
 
 
@@ -55,13 +61,36 @@ def test_every_length_drops_what_the_specification_says(case):
 @pytest.mark.parametrize("seed", [0, 1, 2**63 - 2, 0xDEADBEEF00000000])
 def test_every_probability_drops_what_the_specification_says(isa, p, seed):
     seed = seed % 2**63
-    assert np.array_equal(mask(2**18, p, seed).numpy(), reference.keep(seed, 2**18, p))
+    overload = "simt" if isa == "simt" else "default"
+    assert np.array_equal(mask(2**18, p, seed, overload).numpy(), reference.keep(seed, 2**18, p))
+
+
+# Here every warp takes several steps, and every kind of tie occurs.
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_long_tensors_drop_what_the_specification_says(overload, dtype, offset, in_place):
+    count = 2**19 + 13
+    x = torch.ones(count + offset, dtype=dtype)[offset:]
+    arguments = x, seed_of(5), 0.3, 3.0, 0.5, 0.25
+    y = getattr(torch.ops.torchext.dropout_ if in_place else OPS, overload)(*arguments)
+    want = torch.from_numpy(reference.keep(5, count, 0.3)).to(dtype) * 3.25 + 0.25
+    assert torch.equal(x if in_place else y, want)
+
+
+# An element whose 32 bits are the threshold itself is dropped; with the next threshold it is kept.
+@pytest.mark.parametrize("element", [0, 3, 14, 77])
+def test_the_threshold_is_exact_to_its_last_bit(case, op, element):
+    draw = sum(int(reference.draws(9, element + 1, stream)[-1]) << 16 * (1 - stream) for stream in (0, 1))
+    for more in (0, 1):
+        y = op(torch.ones(101, dtype=case.dtype), seed_of(9), 1 - (draw + more) / 2**32, 1.0, 0.0, 0.0)
+        assert bool(y[element] != 0) == bool(more)
 
 
 @pytest.mark.parametrize("offset", range(1, 9))
-def test_misaligned_views_drop_the_same_elements(case, offset):
+def test_misaligned_views_drop_the_same_elements(case, op, offset):
     x = torch.ones(1000 + offset, dtype=case.dtype)[offset:]
-    y = OP(x, seed_of(7), 0.5, 1.0, 0.0, 0.0)
+    y = op(x, seed_of(7), 0.5, 1.0, 0.0, 0.0)
     assert torch.equal(y != 0, torch.from_numpy(reference.keep(7, 1000, 0.5)))
 
 
@@ -78,9 +107,9 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_elements_are_counted_in_the_order_of_the_outputs_memory(case, layout):
+def test_elements_are_counted_in_the_order_of_the_outputs_memory(case, op, layout):
     x = layout(torch.ones(3, 4, 5, 6, dtype=case.dtype))
-    y = OP(x, seed_of(11), 0.5, 1.0, 0.0, 0.0)
+    y = op(x, seed_of(11), 0.5, 1.0, 0.0, 0.0)
     assert y.stride() == torch.dropout(x, 0.5, True).stride()
     in_memory = y.as_strided((y.numel(),), (1,))
     assert torch.equal(in_memory != 0, torch.from_numpy(reference.keep(11, y.numel(), 0.5)))
@@ -101,6 +130,14 @@ def test_blocks_beyond_32_bits(tmp_path):
     flags = ["-std=c++20", "-O1", "-Wno-psabi", f"-I{headers}", f"-I{root / 'csrc'}"]
     subprocess.run(["g++", *flags, *sources, "-o", tmp_path / "window"], check=True, timeout=120)
     subprocess.run([tmp_path / "window"], check=True, timeout=60)
+
+
+def test_blocks_beyond_32_bits_on_a_gpu(tmp_path):
+    """The same of the CUDA kernel's steps, run by csrc/simt."""
+    source, output = simt_kernels.ROOT / "tests/csrc/philox_window.cu", tmp_path / "window"
+    flags = ["-O1", f"-I{simt_kernels.ROOT / 'csrc'}", *simt_kernels.SANITIZE]
+    subprocess.run([*simt_kernels.COMPILE, *flags, source, "-o", output], check=True, timeout=120)
+    subprocess.run([output], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("p", [0.1, 1 / 3, 0.5, 1e-3, 0.999])

@@ -40,6 +40,13 @@ def test_matrix_products_run_on_tensor_cores_fed_by_async_copies(target):
     assert wide and all(r["16-byte loads"] and r["16-byte stores"] for r in wide)
 
 
+@pytest.mark.parametrize("target", list(static.TARGETS))
+def test_dropout_moves_packs_of_16_bytes(target):
+    rows = entry("dropout", target)["kernels"]
+    wide = [row for row in rows if not row["kernel"].endswith(", 1>")]
+    assert len(wide) == 4 and all(row["16-byte loads"] and row["16-byte stores"] for row in wide)
+
+
 @pytest.mark.long
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.parametrize("op, target", CELLS)

@@ -85,6 +85,7 @@ void dropout_range(T* y, const T* x, DropoutShape s, int64_t begin, int64_t end)
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   const KeepThreshold threshold = keep_threshold(s.p);
+  const auto seed = static_cast<uint64_t>(*s.seed);
   const auto scale = splat<Vec<A>>(static_cast<A>(s.scale)), shift = splat<Vec<A>>(static_cast<A>(s.shift));
   const auto fill = splat<Vec<A>>(static_cast<A>(s.fill));
 
@@ -93,7 +94,7 @@ void dropout_range(T* y, const T* x, DropoutShape s, int64_t begin, int64_t end)
     Keep keep(d, threshold.high);
     for (uint64_t ties = Keep::ties(d, threshold.high); ties != 0; ties &= ties - 1) [[unlikely]] {
       const int element = __builtin_ctzll(ties);
-      if (keep_tie(s.seed, static_cast<uint64_t>(i + element), threshold)) keep.set(element);
+      if (keep_tie(seed, static_cast<uint64_t>(i + element), threshold)) keep.set(element);
     }
     auto part = [&]<int kPart>(std::integral_constant<int, kPart>, auto... lanes) {
       Vec<A> v = load(x + i + kPart * L, lanes...) * keep.template pick<kPart>(scale, Vec<A>{});
@@ -118,12 +119,12 @@ void dropout_range(T* y, const T* x, DropoutShape s, int64_t begin, int64_t end)
   Draws d[2 * kGroups];
   int64_t i = begin;
   for (; i + kGroups * kStep <= end; i += kGroups * kStep) {
-    draws<kGroups>(d, static_cast<uint64_t>(i) / kDrawsPerBlock, s.seed);
+    draws<kGroups>(d, static_cast<uint64_t>(i) / kDrawsPerBlock, seed);
 #pragma GCC unroll 8
     for (int g = 0; g < kGroups; ++g) step(i + g * kStep, d + 2 * g, std::true_type());
   }
   for (; i < end; i += kStep) {
-    draws<1>(d, static_cast<uint64_t>(i) / kDrawsPerBlock, s.seed);
+    draws<1>(d, static_cast<uint64_t>(i) / kDrawsPerBlock, seed);
     step(i, d);
   }
 }

@@ -74,7 +74,7 @@ inline void store_lanes(T* p, Vec<acc_t<T>, N> v) {
 template <int N, typename A>
 inline Vec<Int<A>, N> load_bytes(const uint8_t* p) {
   using V = Vec<Int<A>, N>;
-#if defined(__SSE2__)
+#if defined(TORCHEXT_X86_KERNELS)
   __m128i bytes{};
   __builtin_memcpy(&bytes, p, N);
 #if ISA_LEVEL == 512
@@ -111,7 +111,7 @@ inline bool any_nan(V v) {
 #if ISA_LEVEL >= 2
   if constexpr (sizeof(V) == 32) return _mm256_movemask_epi8(bits<__m256i>(v != v)) != 0;
 #endif
-#if defined(__SSE2__)
+#if defined(TORCHEXT_X86_KERNELS)
   if constexpr (sizeof(V) == 16) return _mm_movemask_epi8(bits<__m128i>(v != v)) != 0;
 #endif
   bool any = false;

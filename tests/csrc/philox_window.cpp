@@ -9,7 +9,8 @@
 int main() {
   using namespace torchext;
   constexpr int64_t kBegin = (int64_t{1} << 35) - 2 * cpu::kDropoutUnit, kCount = 4 * cpu::kDropoutUnit - 5;
-  const DropoutShape s{kBegin + kCount, 0x0123456789abcdef, 0.3, 1, 0, 0};
+  constexpr int64_t seed = 0x0123456789abcdef;
+  const DropoutShape s{kBegin + kCount, &seed, 0.3, 1, 0, 0};
   const KeepThreshold threshold = keep_threshold(s.p);
   const std::vector<float> x(kCount, 1);
   for (const char* const* isa = cpu::isa_names(); *isa; ++isa) {
@@ -18,8 +19,8 @@ int main() {
     cpu::dropout(y.data() - kBegin, x.data() - kBegin, s, kBegin, kBegin + kCount);
     for (int64_t i = 0; i < kCount; ++i) {
       const uint64_t element = static_cast<uint64_t>(kBegin + i);
-      const uint32_t draw = philox_draw(s.seed, element, 0);
-      const bool keep = draw < threshold.high || (draw == threshold.high && keep_tie(s.seed, element, threshold));
+      const uint32_t draw = philox_draw(seed, element, 0);
+      const bool keep = draw < threshold.high || (draw == threshold.high && keep_tie(seed, element, threshold));
       if (y[i] != (keep ? 1.0f : 0.0f))
         return std::printf("%s: element 2^35 + %ld\n", *isa, long(kBegin + i - (int64_t{1} << 35)));
     }

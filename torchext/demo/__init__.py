@@ -19,9 +19,10 @@ from torch import Tensor
 
 BATCH = 64
 LEARNING_RATE = 1e-3
-# Rounding alone, stock's float32 against its float64, takes the curves 5e-6 apart over ten epochs; a wrong gradient
-# passes 1e-2 in ten steps. (Under SGD with momentum this network is chaotic: rounding alone reaches 7e-2.)
-LOSS_TOLERANCE = 1e-3
+# Rounding takes the curves 1e-7 apart in the first epoch. Later a pixel on the edge of ReLU or a pool's tie falls the
+# other way, and the runs go apart: stock's own float32 and float64 by 3e-3 in 20 epochs, one or two threads by 1e-2.
+# A wrong gradient shows in the first epoch.
+FIRST_EPOCH_TOLERANCE, TOLERANCE = 1e-4, 0.1
 
 
 def load(package: str) -> ModuleType:
@@ -100,10 +101,12 @@ def ratio(stock: Run, ours: Run) -> tuple[float, float, float]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m torchext demo", description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=20, help="passes over the 1,500 training images, at least 1")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch's pool")
     parser.add_argument("--out", type=Path, default=Path("demo/lenet.png"), help="where to draw the picture")
     options = parser.parse_args(arguments)
+    if options.epochs < 1 or options.threads < 1:
+        parser.error("--epochs and --threads must be at least 1")
     torch.set_num_threads(options.threads)
 
     print(f"LeNet on 1,797 handwritten digits, batch {BATCH}, Adam, float32", end=", ")
@@ -113,11 +116,12 @@ def main(arguments: list[str] | None = None) -> int:
     print("columns: torch, torchext")
     stock, ours, accuracies = train(options.epochs)
 
-    apart = max(abs(a - b) for a, b in zip(stock.losses, ours.losses))
+    apart = [abs(a - b) for a, b in zip(stock.losses, ours.losses)]
+    first = max(apart[: len(apart) // options.epochs])
     median, low, high = ratio(stock, ours)
     step = [1e3 * statistics.median(run.seconds) for run in (stock, ours)]
     print(f"test accuracy            torch {accuracies[0]:.2%}   torchext {accuracies[1]:.2%}")
-    print(f"largest loss difference  {apart:.2e} over {len(ours.losses)} steps")
+    print(f"largest loss difference  {first:.1e} in the first epoch, {max(apart):.1e} over all {len(apart)} steps")
     print(f"time per training step   torch {step[0]:.2f} ms   torchext {step[1]:.2f} ms")
     print(f"torchext is faster by    {median:.2f}x (10 % to 90 % of the steps: {low:.2f}x to {high:.2f}x)")
 
@@ -128,7 +132,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"  {name:22s} torch {a:7.3f} ms   torchext {b:7.3f} ms   {a / b:5.2f}x")
     draw(options.out, stock.losses, ours.losses, layers, median)
     print(f"picture                  {options.out}")
-    if apart > LOSS_TOLERANCE:
-        print(f"FAILED: the loss curves part by {apart:.2e}, more than {LOSS_TOLERANCE:.0e}", file=sys.stderr)
+    if first > FIRST_EPOCH_TOLERANCE or max(apart) > TOLERANCE:
+        print(
+            f"FAILED: the loss curves part, by more than {FIRST_EPOCH_TOLERANCE:.0e} in the first epoch "
+            f"or {TOLERANCE:g} over all",
+            file=sys.stderr,
+        )
         return 1
     return 0
