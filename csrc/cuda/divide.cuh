@@ -7,16 +7,20 @@ namespace torchext::cuda {
 class Divisor {
  public:
   explicit Divisor(int64_t d) : d_(d) {
-    if (d < 1 || d >> 31) return;
-    while (int64_t(1) << shift_ < d) ++shift_;
-    multiplier_ = static_cast<uint32_t>((((uint64_t(1) << shift_) - static_cast<uint64_t>(d)) << 32) / d + 1);
+    const uint64_t divisor = static_cast<uint64_t>(d);
+    while (uint64_t(1) << shift_ < divisor) ++shift_;
+    const uint64_t above = (uint64_t(1) << shift_) - divisor;
+    multiplier64_ = static_cast<uint64_t>((static_cast<unsigned __int128>(above) << 64) / divisor + 1);
+    if (d >> 31 == 0) multiplier32_ = static_cast<uint32_t>((above << 32) / divisor + 1);
   }
-  // n / d for n >= 0; beyond 31 bits by plain division.
+  // n / d for n >= 0 and d >= 1.
   __device__ __forceinline__ int64_t quotient(int64_t n) const {
-    if ((n | d_) >> 31) return static_cast<int64_t>(static_cast<uint64_t>(n) / static_cast<uint64_t>(d_));
+    if ((n | d_) >> 31) return (__umul64hi(n, multiplier64_) + static_cast<uint64_t>(n)) >> shift_;
     const uint32_t low = static_cast<uint32_t>(n);
-    return (__umulhi(low, multiplier_) + low) >> shift_;
+    return (__umulhi(low, multiplier32_) + low) >> shift_;
   }
+  // n / d, rounded up.
+  __device__ __forceinline__ int64_t quotient_up(int64_t n) const { return quotient(n + d_ - 1); }
   // Leaves n / d in n and gives n % d.
   __device__ __forceinline__ int64_t split(int64_t& n) const {
     const int64_t whole = n;
@@ -26,6 +30,7 @@ class Divisor {
 
  private:
   int64_t d_;
-  uint32_t multiplier_ = 0, shift_ = 0;
+  uint64_t multiplier64_;
+  uint32_t multiplier32_ = 0, shift_ = 0;
 };
 }  // namespace torchext::cuda

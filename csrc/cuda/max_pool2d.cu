@@ -17,13 +17,14 @@ struct PoolArguments {
   const T* x;
   PoolShape s;
   Places places;
+  Divisor dh, dw;
 };
 struct IndicesArguments {
   int64_t* indices;
   const uint8_t* offsets;
   PoolShape s;
   Places places;
-  Divisor kw;
+  Divisor dh, dw, kw;
 };
 
 namespace {
@@ -80,19 +81,22 @@ __global__ void __launch_bounds__(kPoolThreads) pool_pairs_kernel(PoolArguments<
 
 // Along one axis, with tap 0 at input `at`: taps [first, last) are inside.
 struct Taps {
-  int64_t first = 0, last;
-  __device__ __forceinline__ Taps(int64_t at, int64_t size, int64_t k, int64_t dilation) : last(k) {
-    if (at < 0) first = steps(-at, dilation);
-    if (at + (k - 1) * dilation >= size) last = at < size ? steps(size - at, dilation) : 0;
+  int first = 0, last;
+  __device__ __forceinline__ Taps(int64_t at, int64_t size, int64_t k, int64_t dilation, const Divisor& by)
+      : last(static_cast<int>(k)) {
+    if (at < 0) first = steps(-at, k, by);
+    if (at + (k - 1) * dilation >= size) last = at < size ? steps(size - at, k, by) : 0;
   }
-  __device__ __forceinline__ static int64_t steps(int64_t distance, int64_t dilation) {
-    return dilation == 1 ? distance : (distance + dilation - 1) / dilation;
+  // How many of the k taps do not reach as far.
+  __device__ __forceinline__ static int steps(int64_t distance, int64_t k, const Divisor& by) {
+    const int64_t count = by.quotient_up(distance);
+    return static_cast<int>(count < k ? count : k);
   }
 };
 
 // K: windows are K x K without dilation; or 0. Those that lie inside are then unrolled.
 template <typename T, int kWide, int K>
-__global__ void __launch_bounds__(kPoolThreads) pool_windows_kernel(PoolArguments<T> a) {
+__global__ void __launch_bounds__(kPoolThreads, 4) pool_windows_kernel(PoolArguments<T> a) {
   const PoolShape& s = a.s;
   const int64_t n = Places::number();
   if (n >= a.places.count) return;
@@ -110,12 +114,17 @@ __global__ void __launch_bounds__(kPoolThreads) pool_windows_kernel(PoolArgument
       for (int i = 0; i < K * K; ++i) best.see(v[i], i);
       return best.write(a, to);
     }
-  const Taps rows(p, s.h, s.kh, s.dh), columns(q, s.w, s.kw, s.dw);
+  const Taps rows(p, s.h, s.kh, s.dh, a.dh), columns(q, s.w, s.kw, s.dw, a.dw);
   const bool any = rows.first < rows.last && columns.first < columns.last;
-  Best<T, kWide> best(any ? static_cast<int>(rows.first * s.kw + columns.first) : int(kDead));
-  for (int64_t r = rows.first; r < rows.last; ++r)
-    for (int64_t t = columns.first; t < columns.last; ++t)
-      best.see(load<kWide>(x + ((p + r * s.dh) * s.w + q + t * s.dw) * s.channels), static_cast<int>(r * s.kw + t));
+  const int kw = static_cast<int>(s.kw);
+  Best<T, kWide> best(any ? rows.first * kw + columns.first : int(kDead));
+  const T* row = x + ((p + rows.first * s.dh) * s.w + q + columns.first * s.dw) * s.channels;
+#pragma unroll 1
+  for (int r = rows.first; r < rows.last; ++r, row += s.dh * s.w * s.channels) {
+    const T* tap = row;
+#pragma unroll(K > 0 ? 1 : 2)
+    for (int t = columns.first; t < columns.last; ++t, tap += s.dw * s.channels) best.see(load<kWide>(tap), r * kw + t);
+  }
   best.write(a, to);
 }
 
@@ -126,9 +135,9 @@ __global__ void __launch_bounds__(kPoolThreads) pool_indices_kernel(IndicesArgum
   if (n >= a.places.count) return;
   const Place at = a.places(n);
   int64_t p = at.i * s.sh - s.ph, q = at.j * s.sw - s.pw, r = load_once<1>(a.offsets + n)[0];
-  if (r == kDead) {
-    p += p < 0 ? Taps::steps(-p, s.dh) * s.dh : 0;
-    q += q < 0 ? Taps::steps(-q, s.dw) * s.dw : 0;
+  if (r == kDead) {  // of the first tap with p, q >= 0, as stock
+    p += p < 0 ? a.dh.quotient_up(-p) * s.dh : 0;
+    q += q < 0 ? a.dw.quotient_up(-q) * s.dw : 0;
   } else {
     const int64_t t = a.kw.split(r);
     p += r * s.dh, q += t * s.dw;
@@ -141,7 +150,7 @@ template <typename T>
 void max_pool2d(T* y, uint8_t* offsets, const T* x, PoolShape s, void* stream) {
   if (s.planes * s.oh * s.ow * s.channels == 0) return;
   const auto arguments = [&](int64_t columns, int64_t packs) {
-    return PoolArguments<T>{y, offsets, x, s, {s.planes, s.oh, columns, packs}};
+    return PoolArguments<T>{y, offsets, x, s, {s.planes, s.oh, columns, packs}, Divisor(s.dh), Divisor(s.dw)};
   };
   const auto pairs = [&]<int kWide>() {
     const auto a = arguments(s.w / kWide, 1);
@@ -169,7 +178,8 @@ void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, PoolShape s
 }
 
 void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, PoolShape s, void* stream) {
-  const IndicesArguments a{indices, offsets, s, {s.planes, s.oh, s.ow, s.channels}, Divisor(s.kw)};
+  const IndicesArguments a{indices,       offsets,      s, {s.planes, s.oh, s.ow, s.channels}, Divisor(s.dh),
+                           Divisor(s.dw), Divisor(s.kw)};
   if (a.places.count > 0) launch<pool_indices_kernel>(a.places.grid(), kPoolThreads, 0, stream, a);
 }
 

@@ -81,33 +81,38 @@ __global__ void __launch_bounds__(kPoolThreads) unpool_patches_kernel(UnpoolArgu
 // The outputs [first, last) one of whose taps can be input p.
 struct Covering {
   int64_t first, last;
-  __device__ __forceinline__ Covering(int64_t p, int64_t outputs, int64_t k, const Divisor& stride_of, int64_t stride,
-                                      int64_t pad, int64_t dilation) {
-    const int64_t reach = p + pad - (k - 1) * dilation, end = stride_of.quotient(p + pad) + 1;
-    first = reach > 0 ? stride_of.quotient(reach + stride - 1) : 0;
+  __device__ __forceinline__ Covering(int64_t p, int64_t outputs, int64_t k, int64_t pad, int64_t dilation,
+                                      const Divisor& by) {
+    const int64_t reach = p + pad - (k - 1) * dilation, end = by.quotient(p + pad) + 1;
+    first = reach > 0 ? by.quotient_up(reach) : 0;
     last = end < outputs ? end : outputs;
   }
 };
 
-// Any window.
-template <typename T, int kWide>
-__global__ void __launch_bounds__(kPoolThreads) unpool_gather_kernel(UnpoolArguments<T> a) {
+// Any window; without dilation, any output above is at a tap.
+template <typename T, int kWide, bool kDilated>
+__global__ void __launch_bounds__(kPoolThreads, 4) unpool_gather_kernel(UnpoolArguments<T> a) {
   using A = acc_t<T>;
   const PoolShape& s = a.s;
   const int64_t n = Places::number();
   if (n >= a.places.count) return;
   const Place at = a.places(n);
-  const Covering rows(at.i, s.oh, s.kh, a.sh, s.sh, s.ph, s.dh), columns(at.j, s.ow, s.kw, a.sw, s.sw, s.pw, s.dw);
-  const int64_t c = at.pack * kWide;
+  const Covering rows(at.i, s.oh, s.kh, s.ph, s.dh, a.sh), columns(at.j, s.ow, s.kw, s.pw, s.dw, a.sw);
+  const int64_t c = at.pack * kWide, i_count = rows.last - rows.first, j_count = columns.last - columns.first;
+  int64_t from_row = ((at.plane * s.oh + rows.first) * s.ow + columns.first) * s.channels + c;
+  int64_t r_distance = at.i + s.ph - rows.first * s.sh;
   A sum[kWide] = {};
-  for (int64_t i = rows.first; i < rows.last; ++i) {
-    int64_t r = at.i + s.ph - i * s.sh;
-    if (a.dh.split(r)) continue;
-    for (int64_t j = columns.first; j < columns.last; ++j) {
-      int64_t t = at.j + s.pw - j * s.sw;
-      if (a.dw.split(t)) continue;
-      const int64_t from = ((at.plane * s.oh + i) * s.ow + j) * s.channels + c;
-      const Pack<T, kWide> g = named(load<kWide>(a.dy + from), load<kWide>(a.offsets + from), int(r * s.kw + t));
+#pragma unroll 1
+  for (int64_t i = 0; i < i_count; ++i, from_row += s.ow * s.channels, r_distance -= s.sh) {
+    int64_t r = r_distance;
+    if (kDilated && a.dh.split(r)) continue;
+    int64_t from = from_row, t_distance = at.j + s.pw - columns.first * s.sw;
+#pragma unroll(kDilated ? 1 : 2)
+    for (int64_t j = 0; j < j_count; ++j, from += s.channels, t_distance -= s.sw) {
+      int64_t t = t_distance;
+      if (kDilated && a.dw.split(t)) continue;
+      const int tap = static_cast<int>(r) * static_cast<int>(s.kw) + static_cast<int>(t);
+      const Pack<T, kWide> g = named(load<kWide>(a.dy + from), load<kWide>(a.offsets + from), tap);
 #pragma unroll
       for (int e = 0; e < kWide; ++e) sum[e] += static_cast<A>(g[e]);
     }
@@ -139,7 +144,10 @@ void unpool(T* dx, const T* dy, const uint8_t* offsets, const PoolShape& s, void
       launch<unpool_patches_kernel<T, kWide>>(a.places.grid(), kPoolThreads, 0, stream, a);
     } else {
       const auto a = arguments(s.h, s.w, s.channels / kWide);
-      launch<unpool_gather_kernel<T, kWide>>(a.places.grid(), kPoolThreads, 0, stream, a);
+      if (s.dh == 1 && s.dw == 1)
+        launch<unpool_gather_kernel<T, kWide, false>>(a.places.grid(), kPoolThreads, 0, stream, a);
+      else
+        launch<unpool_gather_kernel<T, kWide, true>>(a.places.grid(), kPoolThreads, 0, stream, a);
     }
   });
 }

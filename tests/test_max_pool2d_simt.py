@@ -1,0 +1,112 @@
+"""What is particular to the CUDA kernels of max_pool2d, seen on csrc/simt: bits, order of threads, which kernel, sizes."""
+
+import itertools
+
+import numpy as np
+import pytest
+import simt_kernels
+import torch
+from test_max_pool2d import NAN, WINDOWS, channels_last
+
+from torchext import _route
+from torchext.max_pool2d import _output_size, _window
+
+pytestmark = pytest.mark.skipif(_route.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+ops = torch.ops.torchext
+
+
+def run(overload, x, window, last, dead=False):
+    """y, offsets, indices and dx; with `dead`, every third output passes no gradient."""
+    kernel, stride, padding, dilation, ceil = window
+    flat = _window(kernel, stride, padding, dilation)
+    kh, kw, sh, sw, ph, pw, dh, dw = flat
+    oh, ow = _output_size(x.shape[-2], kh, sh, ph, dh, ceil), _output_size(x.shape[-1], kw, sw, pw, dw, ceil)
+    op = lambda name: getattr(getattr(ops, name), overload)
+    y, offsets = op("max_pool2d")(x, last, True, oh, ow, *flat)
+    indices = op("max_pool2d_indices")(offsets, last, x.shape[-1], *flat)
+    if dead:
+        offsets = offsets.clone()
+        offsets.flatten()[::3] = 255
+    dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(x.dtype)
+    dx = op("max_pool2d_backward")(dy, offsets, last, *x.shape[-2:], *flat)
+    assert op("max_pool2d")(x, last, False, oh, ow, *flat)[1].numel() == 0
+    return y, offsets, indices, dx
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("window", [*WINDOWS, (2, 8, 0, 1, False), (1, 1, 0, 1, False)], ids=str)
+def test_every_bit_is_that_of_the_cpu_kernels(dtype, window):
+    for shape, last, dead in itertools.product(((2, 3, 9, 16), (1, 8, 7, 10), (2, 6, 6, 7)), (False, True), (False, True)):
+        x = torch.randn(shape).mul(2).round().to(dtype)  # ties
+        x.flatten()[::17] = NAN
+        x = channels_last(x) if last else x
+        for ours, cpu in zip(run("simt", x, window, last, dead), run("default", x, window, last, dead)):
+            assert ours.stride() == cpu.stride()
+            torch.testing.assert_close(ours, cpu, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_the_order_of_threads_and_blocks_does_not_show_in_a_single_bit(window, last):
+    x = torch.randn(3, 4, 17, 24)
+    x = channels_last(x) if last else x
+    runs = []
+    for seed in range(4):
+        _route.simt().seed(seed)
+        runs.append(run("simt", x, window, last))
+    assert all(torch.equal(a, b) for other in runs[1:] for a, b in zip(runs[0], other))
+
+
+# Window, layout, width and channels; the kernels forward and backward, and the elements of a pack of 16-bit numbers.
+CHOICES = [
+    (WINDOWS[0], False, 32, 3, ("pool_pairs", "unpool_pairs"), 8),
+    (WINDOWS[0], False, 28, 3, ("pool_pairs", "unpool_pairs"), 4),
+    (WINDOWS[0], False, 14, 3, ("pool_pairs", "unpool_pairs"), 2),
+    (WINDOWS[0], False, 15, 3, ("pool_windows", "unpool_patches"), 1),
+    (WINDOWS[2], False, 16, 3, ("pool_windows", "unpool_patches"), 1),
+    (WINDOWS[0], True, 15, 16, ("pool_windows", "unpool_patches"), 8),
+    (WINDOWS[3], True, 15, 16, ("pool_windows", "unpool_gather"), 8),
+    (WINDOWS[3], True, 16, 12, ("pool_windows", "unpool_gather"), 1),
+    (WINDOWS[3], False, 16, 8, ("pool_windows", "unpool_gather"), 1),
+    ((2, 8, 0, 1, False), False, 16, 8, ("pool_windows", "unpool_gather"), 1),
+]
+
+
+@pytest.mark.parametrize("window, last, w, c, kernels, wide", CHOICES)
+def test_each_map_gets_its_kernels_in_one_launch_each(window, last, w, c, kernels, wide):
+    for offset in (0, 1):
+        x = torch.randn(2 * c * 6 * w + offset).to(torch.bfloat16)[offset:]
+        x = x.view(2, 6, w, c).permute(0, 3, 1, 2) if last else x.view(2, c, 6, w)
+        simt = _route.simt()
+        simt.record(True)
+        run("simt", x, window, last)
+        done = [launch["kernel"].split("<") for launch in simt.launches()]
+        simt.record(False)
+        assert [name.removesuffix("_kernel") for name, *_ in done] == [
+            kernels[0], "pool_indices", kernels[1], kernels[0]
+        ]  # fmt: skip
+        widths = [int(rest[0].strip(">").split(", ")[1]) for _, *rest in done if rest]
+        assert widths == [1 if offset else wide, wide, 1 if offset else wide]
+
+
+def test_strides_and_dilations_beyond_31_bits():
+    for last, huge in itertools.product((False, True), (2**31 - 1, 2**31, 2**40)):
+        x = torch.randn(2, 8, 5, 6)
+        x = channels_last(x) if last else x
+        for window in ((2, huge, 0, 1, False), ((1, 2), 1, 0, (huge, 1), False)):
+            for ours, cpu in zip(run("simt", x, window, last), run("default", x, window, last)):
+                assert torch.equal(ours, cpu)
+
+
+def test_division_by_multiplication_is_exact(tmp_path):
+    library = simt_kernels.build(tmp_path / "quotients.so", "quotients.cu").library
+    around = [2**k + d for k in range(63) for d in (-1, 0, 1) if 0 < 2**k + d < 2**63]
+    around += [3 * 5**k for k in range(26)] + [int(n) for n in np.random.default_rng(0).integers(1, 2**62, 40)]
+    n = np.array([0, *around], np.int64)
+    for d in around:
+        if d >= 2**62:
+            continue
+        q = np.zeros_like(n)
+        library.quotients(*(a.ctypes.data_as(simt_kernels.ctypes.c_void_p) for a in (q, n)), len(n), simt_kernels.ctypes.c_int64(d))
+        assert np.array_equal(q, n // d), d
