@@ -1,0 +1,166 @@
+// Cross-entropy where a position's classes lie side by side: kThreads threads a row, 8 or 32 with several rows a block,
+// or a whole block. Forward reads x once and backward reads x and writes dx once; bound by bandwidth. A thread loads a
+// batch before it uses any of it, and rescales its sums once a batch; rows up to kThreads batches stay in registers.
+#pragma once
+#include "cross_entropy_softmax.cuh"
+
+namespace torchext::cuda {
+template <int kThreads>
+constexpr int kRowBlock = kThreads < 128 ? 128 : kThreads;
+template <int kThreads>
+constexpr int kRowLanes = kThreads < 32 ? kThreads : 32;
+
+// How a row is cut: single elements up to the first aligned pack, packs, and single elements again.
+template <typename T, int kWide>
+struct RowParts {
+  int64_t head, packs, singles;
+
+  __device__ __forceinline__ RowParts(const T* row, int64_t c) {
+    head = kWide == 1 ? 0 : static_cast<int64_t>((16 - reinterpret_cast<uintptr_t>(row) % 16) % 16 / sizeof(T));
+    if (head > c) head = c;
+    packs = (c - head) / kWide;
+    singles = kWide == 1 ? 0 : c - packs * kWide;
+  }
+  __device__ __forceinline__ int64_t pack(int64_t k) const { return head + k * kWide; }
+  __device__ __forceinline__ int64_t single(int64_t i) const { return i < head ? i : packs * kWide + i; }
+};
+
+// How many packs a thread has under way: 64 bytes, or all of a row of up to 64 classes.
+template <int kThreads, int kWide>
+constexpr int kRowBatch = kThreads == 8 && kWide > 1 ? 8 / kWide
+                          : kWide > 1                ? 4
+                                                     : 8;
+
+// The first lane's value of the row's lanes in each warp.
+template <int kThreads, typename T>
+__device__ __forceinline__ T from_first_lane(T x) {
+  constexpr int kLanes = kRowLanes<kThreads>;
+  unsigned mask = 0xFFFFFFFF;
+  if constexpr (kLanes < 32) mask = ((1u << kLanes) - 1) << threadIdx.x % 32 / kLanes * kLanes;
+  return __shfl_sync(mask, x, 0, kLanes);
+}
+
+template <int kThreads, typename T, typename Op = Add>
+__device__ __forceinline__ T row_reduce(T x, Op op = {}) {
+  if constexpr (kThreads <= 32)
+    return warp_reduce<kThreads>(x, op);
+  else
+    return block_reduce<kThreads>(x, op);
+}
+
+// Adds the classes from j on to r, whose maximum is none of theirs below.
+template <int kWide, typename T>
+__device__ __forceinline__ void take(Running<acc_t<T>>& r, const Pack<T, kWide>& x, const Target<T>& target,
+                                     const T* probability, int64_t j, int64_t index) {
+  using A = acc_t<T>;
+  A sum = 0;
+#pragma unroll
+  for (int i = 0; i < kWide; ++i) sum += exponential(static_cast<A>(x[i]) - r.max);
+  r.sum += sum;
+  if (soft(target)) {
+    const Pack<T, kWide> q = probability ? load<kWide>(probability + j) : x;
+#pragma unroll
+    for (int i = 0; i < kWide; ++i) r.add_weighted(target_weight(target, j + i, q[i]), static_cast<A>(x[i]));
+  }
+  if (index >= j && index < j + kWide)
+#pragma unroll
+    for (int i = 0; i < kWide; ++i)
+      if (index == j + i) r.at = static_cast<A>(x[i]);
+}
+
+template <int kWide, typename T>
+__device__ __forceinline__ acc_t<T> highest(acc_t<T> top, const Pack<T, kWide>& x) {
+#pragma unroll
+  for (int i = 0; i < kWide; ++i)
+    if (static_cast<acc_t<T>>(x[i]) > top) top = static_cast<acc_t<T>>(x[i]);
+  return top;
+}
+
+template <typename T, int kThreads, int kWide>
+__global__ void __launch_bounds__(kRowBlock<kThreads>) softmax_rows_kernel(Forward<T> f, int64_t rows_each) {
+  using A = acc_t<T>;
+  constexpr int kBatch = kRowBatch<kThreads, kWide>;
+  const int lane = threadIdx.x % kThreads;
+  const int64_t row0 = blockIdx.x * rows_each, row1 = row0 + rows_each < f.s.n ? row0 + rows_each : f.s.n;
+  LossAndWeight total;
+  for (int64_t row = row0 + threadIdx.x / kThreads; row < row1; row += kRowBlock<kThreads> / kThreads) {
+    const T* x = f.x + row * f.s.c;
+    const T* probability = f.target.probability ? f.target.probability + row * f.s.c : nullptr;
+    int64_t index = -1;
+    if (f.target.index) {
+      if (lane % 32 == 0) index = load(f.target.index + row);
+      index = from_first_lane<kThreads>(index);
+    }
+    const RowParts<T, kWide> parts(x, f.s.c);
+    Running<A> r;
+    for (int64_t k0 = lane; k0 < parts.packs; k0 += kBatch * kThreads) {
+      Pack<T, kWide> v[kBatch];
+      A top = r.max;
+#pragma unroll
+      for (int u = 0; u < kBatch; ++u)
+        if (k0 + u * kThreads < parts.packs) v[u] = load<kWide>(x + parts.pack(k0 + u * kThreads));
+#pragma unroll
+      for (int u = 0; u < kBatch; ++u)
+        if (k0 + u * kThreads < parts.packs) top = highest(top, v[u]);
+      r.raise(top);
+#pragma unroll
+      for (int u = 0; u < kBatch; ++u)
+        if (k0 + u * kThreads < parts.packs) take(r, v[u], f.target, probability, parts.pack(k0 + u * kThreads), index);
+    }
+    for (int64_t i = lane; i < parts.singles; i += kThreads) {
+      const int64_t j = parts.single(i);
+      const Pack<T, 1> v = load<1>(x + j);
+      r.raise(highest(r.max, v));
+      take(r, v, f.target, probability, j, index);
+    }
+    r.raise(row_reduce<kThreads>(r.max, Max()));
+    r.sum = row_reduce<kThreads>(r.sum);
+    if (f.target.index) r.at = row_reduce<kThreads>(r.at);
+    if (soft(f.target)) {
+      r.dot = row_reduce<kThreads>(r.dot);
+      r.q_sum = row_reduce<kThreads>(r.q_sum);
+    }
+    if (lane == 0) finish(total, f, r, row, index);
+  }
+  store_sums<kRowBlock<kThreads>>(f, total);
+}
+
+template <typename T, int kThreads, int kWide>
+__global__ void __launch_bounds__(kRowBlock<kThreads>) gradient_rows_kernel(Backward<T> b, int64_t rows_each) {
+  using A = acc_t<T>;
+  constexpr int kBatch = kRowBatch<kThreads, kWide>;
+  const int lane = threadIdx.x % kThreads;
+  const int64_t row0 = blockIdx.x * rows_each, row1 = row0 + rows_each < b.s.n ? row0 + rows_each : b.s.n;
+  const A scale = common_scale(b), even = b.target.index && b.target.even != 0 ? even_total(b.target, b.s.c) : A(0);
+  for (int64_t row = row0 + threadIdx.x / kThreads; row < row1; row += kRowBlock<kThreads> / kThreads) {
+    const T* x = b.x + row * b.s.c;
+    T* dx = b.dx + row * b.s.c;
+    const T* probability = b.target.probability ? b.target.probability + row * b.s.c : nullptr;
+    GradientFactors<A> g{};
+    if (lane % 32 == 0) g = gradient_factors(b, scale, even, row);
+    g = {from_first_lane<kThreads>(g.max), from_first_lane<kThreads>(g.softmax), from_first_lane<kThreads>(g.gradient),
+         from_first_lane<kThreads>(g.at_index), from_first_lane<kThreads>(g.index)};
+    const RowParts<T, kWide> parts(x, b.s.c);
+    for (int64_t k0 = lane; k0 < parts.packs; k0 += kBatch * kThreads) {
+      Pack<T, kWide> v[kBatch];
+#pragma unroll
+      for (int u = 0; u < kBatch; ++u)
+        if (k0 + u * kThreads < parts.packs) v[u] = load_once<kWide>(x + parts.pack(k0 + u * kThreads));
+#pragma unroll
+      for (int u = 0; u < kBatch; ++u) {
+        if (k0 + u * kThreads >= parts.packs) continue;
+        const int64_t j = parts.pack(k0 + u * kThreads);
+        const Pack<T, kWide> q = probability ? load_once<kWide>(probability + j) : v[u];
+#pragma unroll
+        for (int i = 0; i < kWide; ++i) v[u][i] = gradient(b, g, v[u][i], j + i, q[i]);
+        store(dx + j, v[u]);
+      }
+    }
+    for (int64_t i = lane; i < parts.singles; i += kThreads) {
+      const int64_t j = parts.single(i);
+      const T v = load(x + j);
+      store(dx + j, gradient(b, g, v, j, probability ? load(probability + j) : v));
+    }
+  }
+}
+}  // namespace torchext::cuda
