@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kPlaneBlock) gradient_planes_kernel(Backward<T
       const int64_t to = at + (j0 + u) * b.s.s;
       const Pack<T, kWide> q = b.target.probability ? load_once<kWide>(b.target.probability + to) : v[u];
 #pragma unroll
-      for (int i = 0; i < kWide; ++i) v[u][i] = gradient(b, g[i], v[u][i], j0 + u, q[i]);
+      for (int i = 0; i < kWide; ++i) v[u][i] = gradient(b, g[i], v[u][i], j0 + u, q[i], j0 + u == g[i].index);
       store(b.dx + to, v[u]);
     }
   }

@@ -6,7 +6,9 @@
 
 namespace torchext::cuda {
 template <int kThreads>
-constexpr int kRowBlock = kThreads < 128 ? 128 : kThreads;
+constexpr int kRowBlock = kThreads == 8    ? 256
+                          : kThreads < 128 ? 128
+                                           : kThreads;
 template <int kThreads>
 constexpr int kRowLanes = kThreads < 32 ? kThreads : 32;
 
@@ -30,6 +32,12 @@ template <int kThreads, int kWide>
 constexpr int kRowBatch = kThreads == 8 && kWide > 1 ? 8 / kWide
                           : kWide > 1                ? 4
                                                      : 8;
+
+// How many of a batch there are, with `left` packs from this thread's first on.
+template <int kThreads, int kBatch>
+__device__ __forceinline__ int in_batch(int64_t left) {
+  return left >= kBatch * kThreads ? kBatch : (static_cast<int>(left) + kThreads - 1) / kThreads;
+}
 
 // The first lane's value of the row's lanes in each warp.
 template <int kThreads, typename T>
@@ -62,10 +70,10 @@ __device__ __forceinline__ void take(Running<acc_t<T>>& r, const Pack<T, kWide>&
 #pragma unroll
     for (int i = 0; i < kWide; ++i) r.add_weighted(target_weight(target, j + i, q[i]), static_cast<A>(x[i]));
   }
-  if (index >= j && index < j + kWide)
+  const int at = place_in<kWide>(index, j);
 #pragma unroll
-    for (int i = 0; i < kWide; ++i)
-      if (index == j + i) r.at = static_cast<A>(x[i]);
+  for (int i = 0; i < kWide; ++i)
+    if (at == i) r.at = static_cast<A>(x[i]);
 }
 
 template <int kWide, typename T>
@@ -93,19 +101,21 @@ __global__ void __launch_bounds__(kRowBlock<kThreads>) softmax_rows_kernel(Forwa
     }
     const RowParts<T, kWide> parts(x, f.s.c);
     Running<A> r;
-    for (int64_t k0 = lane; k0 < parts.packs; k0 += kBatch * kThreads) {
+    for (int64_t k = lane; k < parts.packs; k += kBatch * kThreads) {
+      const int64_t j = parts.pack(k);
+      const int count = in_batch<kThreads, kBatch>(parts.packs - k);
       Pack<T, kWide> v[kBatch];
       A top = r.max;
 #pragma unroll
       for (int u = 0; u < kBatch; ++u)
-        if (k0 + u * kThreads < parts.packs) v[u] = load<kWide>(x + parts.pack(k0 + u * kThreads));
+        if (u < count) v[u] = load<kWide>(x + j + u * kThreads * kWide);
 #pragma unroll
       for (int u = 0; u < kBatch; ++u)
-        if (k0 + u * kThreads < parts.packs) top = highest(top, v[u]);
+        if (u < count) top = highest(top, v[u]);
       r.raise(top);
 #pragma unroll
       for (int u = 0; u < kBatch; ++u)
-        if (k0 + u * kThreads < parts.packs) take(r, v[u], f.target, probability, parts.pack(k0 + u * kThreads), index);
+        if (u < count) take(r, v[u], f.target, probability, j + u * kThreads * kWide, index);
     }
     for (int64_t i = lane; i < parts.singles; i += kThreads) {
       const int64_t j = parts.single(i);
@@ -141,25 +151,28 @@ __global__ void __launch_bounds__(kRowBlock<kThreads>) gradient_rows_kernel(Back
     g = {from_first_lane<kThreads>(g.max), from_first_lane<kThreads>(g.softmax), from_first_lane<kThreads>(g.gradient),
          from_first_lane<kThreads>(g.at_index), from_first_lane<kThreads>(g.index)};
     const RowParts<T, kWide> parts(x, b.s.c);
-    for (int64_t k0 = lane; k0 < parts.packs; k0 += kBatch * kThreads) {
+    for (int64_t k = lane; k < parts.packs; k += kBatch * kThreads) {
+      const int64_t j0 = parts.pack(k);
+      const int count = in_batch<kThreads, kBatch>(parts.packs - k);
       Pack<T, kWide> v[kBatch];
 #pragma unroll
       for (int u = 0; u < kBatch; ++u)
-        if (k0 + u * kThreads < parts.packs) v[u] = load_once<kWide>(x + parts.pack(k0 + u * kThreads));
+        if (u < count) v[u] = load_once<kWide>(x + j0 + u * kThreads * kWide);
 #pragma unroll
       for (int u = 0; u < kBatch; ++u) {
-        if (k0 + u * kThreads >= parts.packs) continue;
-        const int64_t j = parts.pack(k0 + u * kThreads);
+        if (u >= count) continue;
+        const int64_t j = j0 + u * kThreads * kWide;
         const Pack<T, kWide> q = probability ? load_once<kWide>(probability + j) : v[u];
+        const int at = place_in<kWide>(g.index, j);
 #pragma unroll
-        for (int i = 0; i < kWide; ++i) v[u][i] = gradient(b, g, v[u][i], j + i, q[i]);
+        for (int i = 0; i < kWide; ++i) v[u][i] = gradient(b, g, v[u][i], j + i, q[i], at == i);
         store(dx + j, v[u]);
       }
     }
     for (int64_t i = lane; i < parts.singles; i += kThreads) {
       const int64_t j = parts.single(i);
       const T v = load(x + j);
-      store(dx + j, gradient(b, g, v, j, probability ? load(probability + j) : v));
+      store(dx + j, gradient(b, g, v, j, probability ? load(probability + j) : v, j == g.index));
     }
   }
 }

@@ -60,6 +60,12 @@ __device__ __forceinline__ acc_t<T> target_weight(const Target<T>& target, int64
   return class_weight(target, j) * (given + target.even);
 }
 
+// Where the index is among classes j ... j + kWide - 1, or -1.
+template <int kWide>
+__device__ __forceinline__ int place_in(int64_t index, int64_t j) {
+  return index >= j && index < j + kWide ? static_cast<int>(index - j) : -1;
+}
+
 // Over the classes seen so far: max, the sums of exp(x - max), of q (max - x) and of q, and the logit at the index. The
 // maximum starts at the lowest finite number, which makes -inf a plain 0 and leaves NaN to the sum.
 template <typename A>
@@ -155,10 +161,10 @@ __device__ __forceinline__ GradientFactors<acc_t<T>> gradient_factors(const Back
 
 template <typename T>
 __device__ __forceinline__ T gradient(const Backward<T>& b, const GradientFactors<acc_t<T>>& f, T x, int64_t j,
-                                      T probability) {
+                                      T probability, bool at_index) {
   acc_t<T> dx = exponential(static_cast<acc_t<T>>(x) - f.max) * f.softmax;
   if (soft(b.target)) dx -= target_weight(b.target, j, probability) * f.gradient;
-  if (j == f.index) dx -= f.at_index;
+  if (at_index) dx -= f.at_index;
   return static_cast<T>(dx);
 }
 
