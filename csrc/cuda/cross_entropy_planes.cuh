@@ -98,7 +98,11 @@ __global__ void __launch_bounds__(kPlaneBlock) gradient_planes_kernel(Backward<T
       const int64_t to = at + (j0 + u) * b.s.s;
       const Pack<T, kWide> q = b.target.probability ? load_once<kWide>(b.target.probability + to) : v[u];
 #pragma unroll
-      for (int i = 0; i < kWide; ++i) v[u][i] = gradient(b, g[i], v[u][i], j0 + u, q[i], j0 + u == g[i].index);
+      for (int i = 0; i < kWide; ++i) {
+        const bool at_index = j0 + u == g[i].index;
+        v[u][i] = soft(b.target) ? gradient<true>(b, g[i], v[u][i], j0 + u, q[i], at_index)
+                                 : gradient<false>(b, g[i], v[u][i], j0 + u, q[i], at_index);
+      }
       store(b.dx + to, v[u]);
     }
   }

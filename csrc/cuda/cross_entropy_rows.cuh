@@ -27,11 +27,13 @@ struct RowParts {
   __device__ __forceinline__ int64_t single(int64_t i) const { return i < head ? i : packs * kWide + i; }
 };
 
-// How many packs a thread has under way: 64 bytes, or all of a row of up to 64 classes.
-template <int kThreads, int kWide>
-constexpr int kRowBatch = kThreads == 8 && kWide > 1 ? 8 / kWide
-                          : kWide > 1                ? 4
-                                                     : 8;
+// How many packs a thread has under way: 64 bytes, or all of a row of up to 64 classes; with target weights to load and
+// multiply, half as much.
+template <int kThreads, int kWide, bool kSoft>
+constexpr int kRowBatch = (kWide == 1      ? 8
+                           : kThreads == 8 ? 8 / kWide
+                                           : 4) /
+                          (kSoft && kWide < 8 ? 2 : 1);
 
 // How many of a batch there are, with `left` packs from this thread's first on.
 template <int kThreads, int kBatch>
@@ -57,7 +59,7 @@ __device__ __forceinline__ T row_reduce(T x, Op op = {}) {
 }
 
 // Adds the classes from j on to r, whose maximum is none of theirs below.
-template <int kWide, typename T>
+template <bool kSoft, int kWide, typename T>
 __device__ __forceinline__ void take(Running<acc_t<T>>& r, const Pack<T, kWide>& x, const Target<T>& target,
                                      const T* probability, int64_t j, int64_t index) {
   using A = acc_t<T>;
@@ -65,7 +67,7 @@ __device__ __forceinline__ void take(Running<acc_t<T>>& r, const Pack<T, kWide>&
 #pragma unroll
   for (int i = 0; i < kWide; ++i) sum += exponential(static_cast<A>(x[i]) - r.max);
   r.sum += sum;
-  if (soft(target)) {
+  if constexpr (kSoft) {
     const Pack<T, kWide> q = probability ? load<kWide>(probability + j) : x;
 #pragma unroll
     for (int i = 0; i < kWide; ++i) r.add_weighted(target_weight(target, j + i, q[i]), static_cast<A>(x[i]));
@@ -84,10 +86,40 @@ __device__ __forceinline__ acc_t<T> highest(acc_t<T> top, const Pack<T, kWide>& 
   return top;
 }
 
+// All that a thread has of a row.
+template <int kThreads, int kWide, bool kSoft, typename T>
+__device__ __forceinline__ void take_row(Running<acc_t<T>>& r, const T* x, const Target<T>& target,
+                                         const T* probability, int64_t c, int lane, int64_t index) {
+  using A = acc_t<T>;
+  constexpr int kBatch = kRowBatch<kThreads, kWide, kSoft>;
+  const RowParts<T, kWide> parts(x, c);
+  for (int64_t k = lane; k < parts.packs; k += kBatch * kThreads) {
+    const int64_t j = parts.pack(k);
+    const int count = in_batch<kThreads, kBatch>(parts.packs - k);
+    Pack<T, kWide> v[kBatch];
+    A top = r.max;
+#pragma unroll
+    for (int u = 0; u < kBatch; ++u)
+      if (u < count) v[u] = load<kWide>(x + j + u * kThreads * kWide);
+#pragma unroll
+    for (int u = 0; u < kBatch; ++u)
+      if (u < count) top = highest(top, v[u]);
+    r.raise(top);
+#pragma unroll
+    for (int u = 0; u < kBatch; ++u)
+      if (u < count) take<kSoft>(r, v[u], target, probability, j + u * kThreads * kWide, index);
+  }
+  for (int64_t i = lane; i < parts.singles; i += kThreads) {
+    const int64_t j = parts.single(i);
+    const Pack<T, 1> v = load<1>(x + j);
+    r.raise(highest(r.max, v));
+    take<kSoft>(r, v, target, probability, j, index);
+  }
+}
+
 template <typename T, int kThreads, int kWide>
 __global__ void __launch_bounds__(kRowBlock<kThreads>) softmax_rows_kernel(Forward<T> f, int64_t rows_each) {
   using A = acc_t<T>;
-  constexpr int kBatch = kRowBatch<kThreads, kWide>;
   const int lane = threadIdx.x % kThreads;
   const int64_t row0 = blockIdx.x * rows_each, row1 = row0 + rows_each < f.s.n ? row0 + rows_each : f.s.n;
   LossAndWeight total;
@@ -99,30 +131,11 @@ __global__ void __launch_bounds__(kRowBlock<kThreads>) softmax_rows_kernel(Forwa
       if (lane % 32 == 0) index = load(f.target.index + row);
       index = from_first_lane<kThreads>(index);
     }
-    const RowParts<T, kWide> parts(x, f.s.c);
     Running<A> r;
-    for (int64_t k = lane; k < parts.packs; k += kBatch * kThreads) {
-      const int64_t j = parts.pack(k);
-      const int count = in_batch<kThreads, kBatch>(parts.packs - k);
-      Pack<T, kWide> v[kBatch];
-      A top = r.max;
-#pragma unroll
-      for (int u = 0; u < kBatch; ++u)
-        if (u < count) v[u] = load<kWide>(x + j + u * kThreads * kWide);
-#pragma unroll
-      for (int u = 0; u < kBatch; ++u)
-        if (u < count) top = highest(top, v[u]);
-      r.raise(top);
-#pragma unroll
-      for (int u = 0; u < kBatch; ++u)
-        if (u < count) take(r, v[u], f.target, probability, j + u * kThreads * kWide, index);
-    }
-    for (int64_t i = lane; i < parts.singles; i += kThreads) {
-      const int64_t j = parts.single(i);
-      const Pack<T, 1> v = load<1>(x + j);
-      r.raise(highest(r.max, v));
-      take(r, v, f.target, probability, j, index);
-    }
+    if (soft(f.target))
+      take_row<kThreads, kWide, true>(r, x, f.target, probability, f.s.c, lane, index);
+    else
+      take_row<kThreads, kWide, false>(r, x, f.target, probability, f.s.c, lane, index);
     r.raise(row_reduce<kThreads>(r.max, Max()));
     r.sum = row_reduce<kThreads>(r.sum);
     if (f.target.index) r.at = row_reduce<kThreads>(r.at);
@@ -135,10 +148,39 @@ __global__ void __launch_bounds__(kRowBlock<kThreads>) softmax_rows_kernel(Forwa
   store_sums<kRowBlock<kThreads>>(f, total);
 }
 
+template <int kThreads, int kWide, bool kSoft, typename T>
+__device__ __forceinline__ void gradient_row(const Backward<T>& b, const GradientFactors<acc_t<T>>& g, T* dx,
+                                             const T* x, const T* probability, int lane) {
+  constexpr int kBatch = kRowBatch<kThreads, kWide, kSoft>;
+  const RowParts<T, kWide> parts(x, b.s.c);
+  for (int64_t k = lane; k < parts.packs; k += kBatch * kThreads) {
+    const int64_t j0 = parts.pack(k);
+    const int count = in_batch<kThreads, kBatch>(parts.packs - k);
+    Pack<T, kWide> v[kBatch];
+#pragma unroll
+    for (int u = 0; u < kBatch; ++u)
+      if (u < count) v[u] = load_once<kWide>(x + j0 + u * kThreads * kWide);
+#pragma unroll
+    for (int u = 0; u < kBatch; ++u) {
+      if (u >= count) continue;
+      const int64_t j = j0 + u * kThreads * kWide;
+      const Pack<T, kWide> q = kSoft && probability ? load_once<kWide>(probability + j) : v[u];
+      const int at = place_in<kWide>(g.index, j);
+#pragma unroll
+      for (int i = 0; i < kWide; ++i) v[u][i] = gradient<kSoft>(b, g, v[u][i], j + i, q[i], at == i);
+      store(dx + j, v[u]);
+    }
+  }
+  for (int64_t i = lane; i < parts.singles; i += kThreads) {
+    const int64_t j = parts.single(i);
+    const T v = load(x + j);
+    store(dx + j, gradient<kSoft>(b, g, v, j, kSoft && probability ? load(probability + j) : v, j == g.index));
+  }
+}
+
 template <typename T, int kThreads, int kWide>
 __global__ void __launch_bounds__(kRowBlock<kThreads>) gradient_rows_kernel(Backward<T> b, int64_t rows_each) {
   using A = acc_t<T>;
-  constexpr int kBatch = kRowBatch<kThreads, kWide>;
   const int lane = threadIdx.x % kThreads;
   const int64_t row0 = blockIdx.x * rows_each, row1 = row0 + rows_each < b.s.n ? row0 + rows_each : b.s.n;
   const A scale = common_scale(b), even = b.target.index && b.target.even != 0 ? even_total(b.target, b.s.c) : A(0);
@@ -150,30 +192,10 @@ __global__ void __launch_bounds__(kRowBlock<kThreads>) gradient_rows_kernel(Back
     if (lane % 32 == 0) g = gradient_factors(b, scale, even, row);
     g = {from_first_lane<kThreads>(g.max), from_first_lane<kThreads>(g.softmax), from_first_lane<kThreads>(g.gradient),
          from_first_lane<kThreads>(g.at_index), from_first_lane<kThreads>(g.index)};
-    const RowParts<T, kWide> parts(x, b.s.c);
-    for (int64_t k = lane; k < parts.packs; k += kBatch * kThreads) {
-      const int64_t j0 = parts.pack(k);
-      const int count = in_batch<kThreads, kBatch>(parts.packs - k);
-      Pack<T, kWide> v[kBatch];
-#pragma unroll
-      for (int u = 0; u < kBatch; ++u)
-        if (u < count) v[u] = load_once<kWide>(x + j0 + u * kThreads * kWide);
-#pragma unroll
-      for (int u = 0; u < kBatch; ++u) {
-        if (u >= count) continue;
-        const int64_t j = j0 + u * kThreads * kWide;
-        const Pack<T, kWide> q = probability ? load_once<kWide>(probability + j) : v[u];
-        const int at = place_in<kWide>(g.index, j);
-#pragma unroll
-        for (int i = 0; i < kWide; ++i) v[u][i] = gradient(b, g, v[u][i], j + i, q[i], at == i);
-        store(dx + j, v[u]);
-      }
-    }
-    for (int64_t i = lane; i < parts.singles; i += kThreads) {
-      const int64_t j = parts.single(i);
-      const T v = load(x + j);
-      store(dx + j, gradient(b, g, v, j, probability ? load(probability + j) : v, j == g.index));
-    }
+    if (soft(b.target))
+      gradient_row<kThreads, kWide, true>(b, g, dx, x, probability, lane);
+    else
+      gradient_row<kThreads, kWide, false>(b, g, dx, x, probability, lane);
   }
 }
 }  // namespace torchext::cuda

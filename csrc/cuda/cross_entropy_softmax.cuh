@@ -159,11 +159,11 @@ __device__ __forceinline__ GradientFactors<acc_t<T>> gradient_factors(const Back
   return f;
 }
 
-template <typename T>
+template <bool kSoft, typename T>
 __device__ __forceinline__ T gradient(const Backward<T>& b, const GradientFactors<acc_t<T>>& f, T x, int64_t j,
                                       T probability, bool at_index) {
   acc_t<T> dx = exponential(static_cast<acc_t<T>>(x) - f.max) * f.softmax;
-  if (soft(b.target)) dx -= target_weight(b.target, j, probability) * f.gradient;
+  if constexpr (kSoft) dx -= target_weight(b.target, j, probability) * f.gradient;
   if (at_index) dx -= f.at_index;
   return static_cast<T>(dx);
 }
