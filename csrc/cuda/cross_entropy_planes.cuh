@@ -5,11 +5,11 @@
 #include "cross_entropy_softmax.cuh"
 
 namespace torchext::cuda {
-constexpr int kPlaneBlock = 128;
-constexpr int kPlaneBatch = 4;  // classes that a thread has under way
+constexpr int kPlaneBlock = 128;  // 3 of them a processor: free to choose, ptxas spills to fit a fourth
+constexpr int kPlaneBatch = 4;    // classes that a thread has under way
 
 template <typename T, int kWide, int kSplit>
-__global__ void __launch_bounds__(kPlaneBlock) softmax_planes_kernel(Forward<T> f) {
+__global__ void __launch_bounds__(kPlaneBlock, 3) softmax_planes_kernel(Forward<T> f) {
   using A = acc_t<T>;
   constexpr int kColumns = kPlaneBlock / kSplit;
   struct Scratch {
@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kPlaneBlock) softmax_planes_kernel(Forward<T> 
 }
 
 template <typename T, int kWide, int kSplit>
-__global__ void __launch_bounds__(kPlaneBlock) gradient_planes_kernel(Backward<T> b) {
+__global__ void __launch_bounds__(kPlaneBlock, 3) gradient_planes_kernel(Backward<T> b) {
   using A = acc_t<T>;
   constexpr int kColumns = kPlaneBlock / kSplit;
   const int column = threadIdx.x % kColumns, part = threadIdx.x / kColumns;

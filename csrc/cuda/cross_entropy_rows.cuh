@@ -5,6 +5,7 @@
 #include "cross_entropy_softmax.cuh"
 
 namespace torchext::cuda {
+// 512 threads a processor at least: free to choose, ptxas spills a few bytes to fit some more.
 template <int kThreads>
 constexpr int kRowBlock = kThreads == 8    ? 256
                           : kThreads < 128 ? 128
@@ -118,7 +119,8 @@ __device__ __forceinline__ void take_row(Running<acc_t<T>>& r, const T* x, const
 }
 
 template <typename T, int kThreads, int kWide>
-__global__ void __launch_bounds__(kRowBlock<kThreads>) softmax_rows_kernel(Forward<T> f, int64_t rows_each) {
+__global__ void __launch_bounds__(kRowBlock<kThreads>, 512 / kRowBlock<kThreads>)
+    softmax_rows_kernel(Forward<T> f, int64_t rows_each) {
   using A = acc_t<T>;
   const int lane = threadIdx.x % kThreads;
   const int64_t row0 = blockIdx.x * rows_each, row1 = row0 + rows_each < f.s.n ? row0 + rows_each : f.s.n;
@@ -179,7 +181,8 @@ __device__ __forceinline__ void gradient_row(const Backward<T>& b, const Gradien
 }
 
 template <typename T, int kThreads, int kWide>
-__global__ void __launch_bounds__(kRowBlock<kThreads>) gradient_rows_kernel(Backward<T> b, int64_t rows_each) {
+__global__ void __launch_bounds__(kRowBlock<kThreads>, 512 / kRowBlock<kThreads>)
+    gradient_rows_kernel(Backward<T> b, int64_t rows_each) {
   using A = acc_t<T>;
   const int lane = threadIdx.x % kThreads;
   const int64_t row0 = blockIdx.x * rows_each, row1 = row0 + rows_each < b.s.n ? row0 + rows_each : b.s.n;
