@@ -1,4 +1,4 @@
-"""Global memory that the GPU kernels read and write, counted by csrc/simt, against the least that the mathematics needs.
+"""Global memory that the GPU kernels read and write, counted by csrc/simt, against the least that the maths needs.
 
 One row a launch: what is run, the kernel's name, and its floor in bytes. At most 5 % more is allowed.
 """
@@ -83,7 +83,7 @@ def test_cross_entropy_is_so_many_launches(options, kernels):
 @pytest.mark.parametrize("offset", [0, 1, 3])
 @pytest.mark.parametrize("c", [50, 64, 1001, 20001])
 def test_rows_move_by_16_bytes_wherever_they_begin(c, offset):
-    run, floors = cross_entropy(HALF, 3, c, offset=offset)
+    run, _ = cross_entropy(HALF, 3, c, offset=offset)
     for launch in launches(run)[:1]:
         wide = launch["kernel"].endswith(", 8>")
         assert wide == (c > 64 or (c % 8 == 0 and offset == 0)), launch["kernel"]
