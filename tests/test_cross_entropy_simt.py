@@ -1,4 +1,4 @@
-"""What is particular to the CUDA kernels of cross_entropy, seen on csrc/simt: order of threads, indices out of range."""
+"""What is particular to the CUDA kernels of cross_entropy, on csrc/simt: order of threads, maps, bad indices."""
 
 import math
 
@@ -72,7 +72,7 @@ def test_an_index_out_of_range_fails_the_kernels_assertion(shape):
     for bad in (classes, -1, 2**40):
         target = torch.zeros(positions, dtype=torch.int64)
         target.view(-1)[-1] = bad
-        with pytest.raises(IndexError, match="softmax.*_kernel.*assertion failed: Target is out of bounds"):
+        with pytest.raises(IndexError, match=r"softmax.*_kernel.*assertion failed: Target is out of bounds"):
             F.cross_entropy(torch.randn(shape), target)
 
 

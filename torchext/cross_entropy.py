@@ -118,7 +118,7 @@ def _why_stock(x, target, weight, ignore_index, label_smoothing, reduction) -> s
     why = _route.why_stock(x, weight)
     if why is not None:
         return why
-    if type(target) not in PLAIN or target.is_cpu is not x.is_cpu or target.is_cuda and target.device != x.device:
+    if type(target) not in PLAIN or target.is_cpu is not x.is_cpu or (target.is_cuda and target.device != x.device):
         return _route._why_tensor(target) or "target on another device"
     sizes, target_sizes = x.shape, target.shape
     dims = len(sizes)

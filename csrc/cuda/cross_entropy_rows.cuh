@@ -28,10 +28,11 @@ struct RowParts {
   __device__ __forceinline__ int64_t single(int64_t i) const { return i < head ? i : packs * kWide + i; }
 };
 
-// How many packs a thread has under way: 64 bytes, or all of a row of up to 64 classes; with target weights to load and
-// multiply, half as much.
+// How many packs a thread has under way: 64 bytes, or all of a row of up to 64 classes; half as much of doubles, whose
+// exp takes registers, and where target weights are to be loaded and multiplied.
 template <int kThreads, int kWide, bool kSoft>
 constexpr int kRowBatch = (kWide == 1      ? 8
+                           : kWide == 2    ? 2
                            : kThreads == 8 ? 8 / kWide
                                            : 4) /
                           (kSoft && kWide < 8 ? 2 : 1);
