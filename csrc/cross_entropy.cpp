@@ -10,6 +10,12 @@ namespace torchext {
 namespace {
 enum Reduction : int64_t { kNone, kMean, kSum };  // torch.nn._reduction's numbers
 
+struct Options {
+  int64_t ignore_index;
+  double label_smoothing;
+  int64_t reduction;
+};
+
 // Laid out as [n, d1, ..., c] underneath: channels_last and its likes.
 bool classes_last(const Tensor& t) {
   int64_t expected = 1;
@@ -27,9 +33,11 @@ bool classes_last(const Tensor& t) {
 // x and probabilities in one of the layouts the kernels read, and the shape they have there.
 struct Logits {
   Tensor x, target;
+  bool index;  // class indices; else probabilities
   ClassShape shape;
 
-  Logits(const Tensor& x_, const Tensor& target_, bool index) : x(x_), target(target_) {
+  Logits(const Tensor& x_, const Tensor& target_)
+      : x(x_), target(target_), index(target_.scalar_type() == ScalarType::Long) {
     const bool plain = x_.dim() == 1;
     int64_t positions = plain ? 1 : x_.size(0), s = 1;
     for (int64_t d = 2; d < x_.dim(); ++d) s *= x_.size(d);
@@ -41,71 +49,30 @@ struct Logits {
             "cross_entropy: expected target [n, ...] of int64 or target like x, [n, c, ...]");
   }
   int64_t positions() const { return shape.n * shape.s; }
-};
 
-template <typename T>
-SoftmaxStats<acc_t<T>> stats_at(acc_t<T>* p, int64_t positions, bool index) {
-  return {p, p + positions, index ? nullptr : p + 2 * positions};
-}
-int64_t stats_size(int64_t positions, bool index) { return (index ? 2 : 3) * positions + 1; }  // the last: total weight
-
-struct Cpu {
-  // Fixed by the shape, so that the order of summation does not depend on the number of threads.
-  static int64_t block(ClassShape s) {
-    const int64_t positions = std::min(cpu::kPositions, grain(s.c));
-    return s.s == 1 ? positions : (positions + 63) / 64 * 64;
-  }
-
-  // Calls f(block, p0, p1) for every block of positions.
-  template <typename F>
-  static void each_block(ClassShape s, F&& f) {
-    const int64_t positions = s.n * s.s, size = block(s), blocks = (positions + size - 1) / size;
-    if (blocks == 1) return f(0, 0, positions);  // 0.2 us sooner
-    parallel_for(0, blocks, grain(size * s.c), [&](int64_t block0, int64_t block1) {
-      for (int64_t i = block0; i < block1; ++i) f(i, i * size, std::min(positions, (i + 1) * size));
-    });
-  }
-
-  template <typename T>
-  static LossSum forward(T* loss, SoftmaxStats<acc_t<T>> stats, const T* x, const ClassTarget<T>& target,
-                         ClassShape s) {
-    const int64_t blocks = (s.n * s.s + block(s) - 1) / block(s);
-    cpu::Scratch<LossSum> sums(blocks);
-    each_block(
-        s, [&](int64_t i, int64_t p0, int64_t p1) { sums[i] = cpu::cross_entropy(loss, stats, x, target, s, p0, p1); });
-    LossSum total{0, 0, -1};
-    for (int64_t i = 0; i < blocks; ++i) {
-      total.loss += sums[i].loss;
-      total.weight += sums[i].weight;
-      if (total.out_of_range < 0) total.out_of_range = sums[i].out_of_range;
-    }
-    return total;
-  }
-
-  template <typename T>
-  static void backward(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x,
-                       const ClassTarget<T>& target, SoftmaxStats<acc_t<T>> stats, ClassShape s) {
-    each_block(s, [&](int64_t, int64_t p0, int64_t p1) {
-      cpu::cross_entropy_backward(dx, dloss, dloss_step, scale, x, target, stats, s, p0, p1);
-    });
+  int64_t stats_size() const { return (index ? 2 : 3) * positions() + 1; }  // the last: total weight
+  template <typename A>
+  SoftmaxStats<A> stats_at(A* p) const {
+    return {p, p + positions(), index ? nullptr : p + 2 * positions()};
   }
 };
 
 // The target as the kernels read it; `weights` holds the class weights where they are not the caller's own.
 template <typename T>
-ClassTarget<T> class_target(cpu::Scratch<acc_t<T>>& weights, const Logits& logits, bool index,
-                            const std::optional<Tensor>& weight, int64_t ignore_index, double label_smoothing) {
+ClassTarget<T> class_target(cpu::Scratch<acc_t<T>>& weights, const Logits& logits, const std::optional<Tensor>& weight,
+                            const Options& options) {
   using A = acc_t<T>;
   const int64_t c = logits.shape.c;
+  const double label_smoothing = options.label_smoothing;
   ClassTarget<T> target{};
-  if (index)
+  if (logits.index)
     target.index = ptr<int64_t>(logits.target);
   else
     target.probability = ptr<T>(logits.target);
   target.keep = static_cast<A>(1 - label_smoothing);
   target.even = static_cast<A>(label_smoothing / static_cast<double>(c));
-  target.ignore_index = ignore_index;
-  if (!weight && index && label_smoothing == 0) return target;
+  target.ignore_index = options.ignore_index;
+  if (!weight && logits.index && label_smoothing == 0) return target;
   if constexpr (std::is_same_v<T, A>)
     if (weight) target.weight = ptr<T>(*weight);
   if (!target.weight) {
@@ -132,14 +99,135 @@ Tensor empty_loss(const Tensor& x, int64_t reduction) {
   return empty_strided(x, static_cast<int64_t>(sizes.size()), sizes.data(), strides.data());
 }
 
-bool is_index(const Tensor& target) { return target.scalar_type() == ScalarType::Long; }
+struct Cpu {
+  // Fixed by the shape, so that the order of summation does not depend on the number of threads.
+  static int64_t block(ClassShape s) {
+    const int64_t positions = std::min(cpu::kPositions, grain(s.c));
+    return s.s == 1 ? positions : (positions + 63) / 64 * 64;
+  }
 
-void require_in_range(int64_t position, const int64_t* index, int64_t c, int64_t ignore_index) {
-  if (position < 0) return;
-  const int64_t t = index[position];
-  require(false, "cross_entropy: expected target in [0, ", c, ") or ignore_index ", ignore_index, ", got ", t,
-          " at flat position ", position, " (torch: Target ", t, " is out of bounds.)");
-}
+  // Calls f(block, p0, p1) for every block of positions.
+  template <typename F>
+  static void each_block(ClassShape s, F&& f) {
+    const int64_t positions = s.n * s.s, size = block(s), blocks = (positions + size - 1) / size;
+    if (blocks == 1) return f(0, 0, positions);  // 0.2 us sooner
+    parallel_for(0, blocks, grain(size * s.c), [&](int64_t block0, int64_t block1) {
+      for (int64_t i = block0; i < block1; ++i) f(i, i * size, std::min(positions, (i + 1) * size));
+    });
+  }
+
+  template <typename T>
+  static LossSum sum(T* loss, SoftmaxStats<acc_t<T>> stats, const T* x, const ClassTarget<T>& target, ClassShape s) {
+    const int64_t blocks = (s.n * s.s + block(s) - 1) / block(s);
+    cpu::Scratch<LossSum> sums(blocks);
+    each_block(
+        s, [&](int64_t i, int64_t p0, int64_t p1) { sums[i] = cpu::cross_entropy(loss, stats, x, target, s, p0, p1); });
+    LossSum total{0, 0, -1};
+    for (int64_t i = 0; i < blocks; ++i) {
+      total.loss += sums[i].loss;
+      total.weight += sums[i].weight;
+      if (total.out_of_range < 0) total.out_of_range = sums[i].out_of_range;
+    }
+    return total;
+  }
+
+  template <typename T>
+  static void gradient(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x,
+                       const ClassTarget<T>& target, SoftmaxStats<acc_t<T>> stats, ClassShape s) {
+    each_block(s, [&](int64_t, int64_t p0, int64_t p1) {
+      cpu::cross_entropy_backward(dx, dloss, dloss_step, scale, x, target, stats, s, p0, p1);
+    });
+  }
+
+  static void require_in_range(int64_t position, const int64_t* index, int64_t c, int64_t ignore_index) {
+    if (position < 0) return;
+    const int64_t t = index[position];
+    require(false, "cross_entropy: expected target in [0, ", c, ") or ignore_index ", ignore_index, ", got ", t,
+            " at flat position ", position, " (torch: Target ", t, " is out of bounds.)");
+  }
+
+  template <typename T>
+  static void forward(Tensor& loss, Tensor& saved, const Logits& logits, const std::optional<Tensor>& weight,
+                      const Options& options, bool save_gradient) {
+    using A = acc_t<T>;
+    const bool mean = options.reduction == kMean;
+    const int64_t size = logits.stats_size();
+    cpu::Scratch<A> weights(0), scratch(save_gradient ? size : 0);
+    A* const stats = save_gradient ? static_cast<A*>(scratch) : ptr<A>(saved);
+    const ClassTarget<T> target = class_target<T>(weights, logits, weight, options);
+    const LossSum total = sum<T>(options.reduction == kNone ? ptr<T>(loss) : nullptr, logits.stats_at(stats),
+                                 ptr<T>(logits.x), target, logits.shape);
+    require_in_range(total.out_of_range, target.index, logits.shape.c, options.ignore_index);
+    stats[size - 1] = static_cast<A>(total.weight);
+    if (options.reduction != kNone) ptr<T>(loss)[0] = static_cast<T>(mean ? total.loss / total.weight : total.loss);
+    const T one(1);
+    if (save_gradient)
+      gradient<T>(ptr<T>(saved), &one, 0, mean ? 1 / stats[size - 1] : A(1), ptr<T>(logits.x), target,
+                  logits.stats_at(stats), logits.shape);
+  }
+
+  template <typename T>
+  static void backward(Tensor& dx, const Tensor& dloss, const Logits& logits, const std::optional<Tensor>& weight,
+                       const Tensor& stats, const Options& options) {
+    using A = acc_t<T>;
+    cpu::Scratch<A> weights(0);
+    const ClassTarget<T> target = class_target<T>(weights, logits, weight, options);
+    A* const saved = const_cast<A*>(ptr<A>(stats));
+    gradient<T>(ptr<T>(dx), ptr<T>(dloss), options.reduction == kNone,
+                options.reduction == kMean ? 1 / saved[logits.stats_size() - 1] : A(1), ptr<T>(logits.x), target,
+                logits.stats_at(saved), logits.shape);
+  }
+};
+
+// On a GPU, and on the CPU as the `.simt` overloads.
+struct Cuda {
+  template <typename T>
+  static cuda::Target<T> target_of(const Logits& logits, const std::optional<Tensor>& weight, const Options& options) {
+    using A = acc_t<T>;
+    return {logits.index ? ptr<int64_t>(logits.target) : nullptr,
+            logits.index ? nullptr : ptr<T>(logits.target),
+            ptr<T>(weight),
+            nullptr,
+            static_cast<A>(1 - options.label_smoothing),
+            static_cast<A>(options.label_smoothing / static_cast<double>(logits.shape.c)),
+            options.ignore_index};
+  }
+
+  template <typename T>
+  static void forward(Tensor& loss, Tensor& saved, const Logits& logits, const std::optional<Tensor>& weight,
+                      const Options& options, bool save_gradient) {
+    const OnDevice on(logits.x);
+    const bool reduced = options.reduction != kNone;
+    const int64_t size = logits.stats_size();
+    Tensor sums = empty(logits.x, {cuda::cross_entropy_scratch_size<T>(logits.shape)}, aoti_torch_dtype_float64());
+    std::optional<Tensor> scratch = accumulators<T>(logits.x, save_gradient ? size : 0);
+    auto* const stats = scratch ? ptr<acc_t<T>>(scratch) : ptr<acc_t<T>>(saved);
+    cuda::cross_entropy<T>(reduced ? nullptr : ptr<T>(loss), reduced ? ptr<T>(loss) : nullptr, stats + size - 1,
+                           options.reduction == kMean, logits.stats_at(stats), ptr<T>(logits.x),
+                           target_of<T>(logits, weight, options), logits.shape, ptr<double>(sums), on.stream());
+    if (save_gradient) gradient<T>(saved, nullptr, logits, weight, stats, options, on);
+  }
+
+  template <typename T>
+  static void backward(Tensor& dx, const Tensor& dloss, const Logits& logits, const std::optional<Tensor>& weight,
+                       const Tensor& stats, const Options& options) {
+    gradient<T>(dx, ptr<T>(dloss), logits, weight, const_cast<acc_t<T>*>(ptr<acc_t<T>>(stats)), options,
+                OnDevice(logits.x));
+  }
+
+  template <typename T>
+  static void gradient(Tensor& dx, const T* dloss, const Logits& logits, const std::optional<Tensor>& weight,
+                       acc_t<T>* stats, const Options& options, const OnDevice& on) {
+    cuda::Target<T> target = target_of<T>(logits, weight, options);
+    const bool weighted = weight && logits.index && options.label_smoothing != 0;
+    std::optional<Tensor> weight_sum = accumulators<T>(logits.x, weighted ? 1 : 0);
+    if (weighted) cuda::sum_weights<T>(ptr<acc_t<T>>(weight_sum), ptr<T>(weight), logits.shape.c, on.stream());
+    target.weight_sum = ptr<acc_t<T>>(weight_sum);
+    cuda::cross_entropy_backward<T>(ptr<T>(dx), dloss, options.reduction == kNone,
+                                    options.reduction == kMean ? stats + logits.stats_size() - 1 : nullptr,
+                                    ptr<T>(logits.x), target, logits.stats_at(stats), logits.shape, on.stream());
+  }
+};
 
 // Returns the loss, and what backward needs. That is SoftmaxStats and the total weight in one tensor of accumulators
 // or, if asked, the gradient for a dloss of 1, which spares a small loss the second call.
@@ -147,30 +235,17 @@ template <class Backend>
 std::tuple<Tensor, Tensor> cross_entropy(const Tensor& x, const Tensor& target, const std::optional<Tensor>& weight_,
                                          int64_t ignore_index, double label_smoothing, int64_t reduction,
                                          bool save_gradient) {
-  const bool index = is_index(target), mean = reduction == kMean;
-  const Logits logits(x, target, index);
+  const Logits logits(x, target);
   const std::optional<Tensor> weight = dense(weight_);
-  const int64_t positions = logits.positions(), size = stats_size(positions, index);
   const bool wide = x.scalar_type() == ScalarType::Double;
   require(!save_gradient || reduction != kNone, "cross_entropy: save_gradient is for mean and sum");
   Tensor loss = empty_loss(x, reduction);
-  Tensor saved = save_gradient ? uninitialised_like(logits.x)
-                               : empty(x, {size}, wide ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32());
+  Tensor saved = save_gradient
+                     ? uninitialised_like(logits.x)
+                     : empty(x, {logits.stats_size()}, wide ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32());
   dispatch_float(x, "cross_entropy", [&]<typename T>() {
-    using A = acc_t<T>;
-    cpu::Scratch<A> weights(0), scratch(save_gradient ? size : 0);
-    A* const stats = save_gradient ? static_cast<A*>(scratch) : ptr<A>(saved);
-    const ClassTarget<T> targets = class_target<T>(weights, logits, index, weight, ignore_index, label_smoothing);
-    const LossSum total =
-        Backend::template forward<T>(reduction == kNone ? ptr<T>(loss) : nullptr, stats_at<T>(stats, positions, index),
-                                     ptr<T>(logits.x), targets, logits.shape);
-    require_in_range(total.out_of_range, targets.index, logits.shape.c, ignore_index);
-    stats[size - 1] = static_cast<A>(total.weight);
-    if (reduction != kNone) ptr<T>(loss)[0] = static_cast<T>(mean ? total.loss / total.weight : total.loss);
-    const T one(1);
-    if (save_gradient)
-      Backend::template backward<T>(ptr<T>(saved), &one, 0, mean ? 1 / stats[size - 1] : A(1), ptr<T>(logits.x),
-                                    targets, stats_at<T>(stats, positions, index), logits.shape);
+    Backend::template forward<T>(loss, saved, logits, weight, {ignore_index, label_smoothing, reduction},
+                                 save_gradient);
   });
   return {loss, saved};
 }
@@ -179,30 +254,23 @@ template <class Backend>
 Tensor cross_entropy_backward(const Tensor& dloss_, const Tensor& x, const Tensor& target,
                               const std::optional<Tensor>& weight_, const Tensor& stats, int64_t ignore_index,
                               double label_smoothing, int64_t reduction) {
-  const bool index = is_index(target);
-  const Logits logits(x, target, index);
+  const Logits logits(x, target);
   const Tensor dloss = dense(dloss_);
   const std::optional<Tensor> weight = dense(weight_);
-  const int64_t positions = logits.positions(), size = stats_size(positions, index);
-  require(stats.numel() == size && dloss.numel() == (reduction == kNone ? positions : 1),
+  require(stats.numel() == logits.stats_size() && dloss.numel() == (reduction == kNone ? logits.positions() : 1),
           "cross_entropy_backward: expected forward's stats and a dloss like its loss");
   Tensor dx = uninitialised_like(logits.x);
   dispatch_float(x, "cross_entropy_backward", [&]<typename T>() {
-    using A = acc_t<T>;
-    cpu::Scratch<A> weights(0);
-    const ClassTarget<T> targets = class_target<T>(weights, logits, index, weight, ignore_index, label_smoothing);
-    A* const saved = const_cast<A*>(ptr<A>(stats));
-    Backend::template backward<T>(ptr<T>(dx), ptr<T>(dloss), reduction == kNone,
-                                  reduction == kMean ? 1 / saved[size - 1] : A(1), ptr<T>(logits.x), targets,
-                                  stats_at<T>(saved, positions, index), logits.shape);
+    Backend::template backward<T>(dx, dloss, logits, weight, stats, {ignore_index, label_smoothing, reduction});
   });
   return dx;
 }
+
+template <class Backend>
+void implement(Library& m) {
+  m.impl(OVERLOAD("cross_entropy"), TORCH_BOX(&cross_entropy<Backend>));
+  m.impl(OVERLOAD("cross_entropy_backward"), TORCH_BOX(&cross_entropy_backward<Backend>));
+}
+REGISTER(implement)
 }  // namespace
 }  // namespace torchext
-
-STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) {
-  using namespace torchext;
-  m.impl("cross_entropy", TORCH_BOX(&cross_entropy<Cpu>));
-  m.impl("cross_entropy_backward", TORCH_BOX(&cross_entropy_backward<Cpu>));
-}

@@ -50,4 +50,33 @@ template <typename T>
 void cross_entropy_backward(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x,
                             const ClassTarget<T>&, SoftmaxStats<acc_t<T>>, ClassShape, int64_t p0, int64_t p1);
 }  // namespace cpu
+
+namespace cuda {
+// As ClassTarget, but class weights are the caller's own, and null means 1 for all.
+template <typename T>
+struct Target {
+  const int64_t* index;
+  const T *probability, *weight;
+  const acc_t<T>* weight_sum;  // where sum_weights put it; null where it is c
+  acc_t<T> keep, even;
+  int64_t ignore_index;
+};
+
+// How many doubles of scratch cross_entropy wants.
+template <typename T>
+int64_t cross_entropy_scratch_size(ClassShape);
+// Every position's stats and, unless `losses` is null, its loss; their sum or mean unless `loss` is null; the total
+// weight. An index out of range fails an assertion on the device.
+template <typename T>
+void cross_entropy(T* losses, T* loss, acc_t<T>* total_weight, bool mean, SoftmaxStats<acc_t<T>>, const T* x,
+                   const Target<T>&, ClassShape, double* scratch, void* stream);
+// dloss has an element a position (`each`) or one for all, or is null: 1. It is divided by *divisor unless that is
+// null.
+template <typename T>
+void cross_entropy_backward(T* dx, const T* dloss, bool each, const acc_t<T>* divisor, const T* x, const Target<T>&,
+                            SoftmaxStats<acc_t<T>>, ClassShape, void* stream);
+// *sum = sum_j weight[j]
+template <typename T>
+void sum_weights(acc_t<T>* sum, const T* weight, int64_t c, void* stream);
+}  // namespace cuda
 }  // namespace torchext

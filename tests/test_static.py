@@ -47,6 +47,17 @@ def test_dropout_moves_packs_of_16_bytes(target):
     assert len(wide) == 4 and all(row["16-byte loads"] and row["16-byte stores"] for row in wide)
 
 
+@pytest.mark.parametrize("target", list(static.TARGETS))
+def test_cross_entropy_moves_16_bytes_at_once(target):
+    rows = [
+        r for r in entry("cross_entropy", target)["kernels"] if r["kernel"].split("_")[0] in ("softmax", "gradient")
+    ]
+    wide = [r for r in rows if int(r["kernel"].strip(">").split(", ")[2 if "rows" in r["kernel"] else 1]) > 1]
+    assert len(wide) == 4 * (2 * 4 + 2 * 2)  # dtypes x (threads of a row; warps of a plane)
+    assert all(r["16-byte loads"] for r in wide)
+    assert all(r["16-byte stores"] for r in wide if r["kernel"].startswith("gradient"))
+
+
 @pytest.mark.long
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.parametrize("op, target", CELLS)

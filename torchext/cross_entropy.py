@@ -118,8 +118,8 @@ def _why_stock(x, target, weight, ignore_index, label_smoothing, reduction) -> s
     why = _route.why_stock(x, weight)
     if why is not None:
         return why
-    if type(target) not in PLAIN or not target.is_cpu:
-        return _route._why_tensor(target) or "target is not a plain tensor"
+    if type(target) not in PLAIN or target.is_cpu is not x.is_cpu or (target.is_cuda and target.device != x.device):
+        return _route._why_tensor(target) or "target on another device"
     sizes, target_sizes = x.shape, target.shape
     dims = len(sizes)
     if target.dtype is torch.int64:
@@ -184,7 +184,7 @@ def cross_entropy(
         )  # fmt: skip
     if size_average is not None or reduce is not None:
         reduction = _reduction.legacy_get_string(size_average, reduce)
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cuda" if isinstance(input, Tensor) and input.is_cuda else "cpu"):
         input, target, weight = _float32(input), _float32(target), _float32(weight)
     why = _why_stock(input, target, weight, ignore_index, label_smoothing, reduction)
     if why is not None:
@@ -205,7 +205,7 @@ def cross_entropy(
 
 
 def _float32(t):
-    return t.float() if isinstance(t, Tensor) and t.is_cpu and t.dtype in (torch.bfloat16, torch.float16) else t
+    return t.float() if isinstance(t, Tensor) and t.dtype in (torch.bfloat16, torch.float16) else t
 
 
 class CrossEntropyLoss(nn.CrossEntropyLoss):

@@ -2,22 +2,12 @@
 
 import pytest
 import torch
+from traffic import launches, needs_simt
 
-from torchext import _route
-
-pytestmark = pytest.mark.skipif(_route.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
+pytestmark = needs_simt
 ops = torch.ops.torchext
 SEED = torch.tensor(3)
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-
-
-def launches(call):
-    simt = _route.simt()
-    simt.record(True)
-    call()
-    seen = simt.launches()
-    simt.record(False)
-    return seen
 
 
 def dropout(dtype, count, offset=0, in_place=False):
