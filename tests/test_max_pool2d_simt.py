@@ -37,7 +37,9 @@ def run(overload, x, window, last, dead=False):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("window", [*WINDOWS, (2, 8, 0, 1, False), (1, 1, 0, 1, False)], ids=str)
 def test_every_bit_is_that_of_the_cpu_kernels(dtype, window):
-    for shape, last, dead in itertools.product(((2, 3, 9, 16), (1, 8, 7, 10), (2, 6, 6, 7)), (False, True), (False, True)):
+    for shape, last, dead in itertools.product(
+        ((2, 3, 9, 16), (1, 8, 7, 10), (2, 6, 6, 7)), (False, True), (False, True)
+    ):
         x = torch.randn(shape).mul(2).round().to(dtype)  # ties
         x.flatten()[::17] = NAN
         x = channels_last(x) if last else x
@@ -108,5 +110,7 @@ def test_division_by_multiplication_is_exact(tmp_path):
         if d >= 2**62:
             continue
         q = np.zeros_like(n)
-        library.quotients(*(a.ctypes.data_as(simt_kernels.ctypes.c_void_p) for a in (q, n)), len(n), simt_kernels.ctypes.c_int64(d))
+        library.quotients(
+            *(a.ctypes.data_as(simt_kernels.ctypes.c_void_p) for a in (q, n)), len(n), simt_kernels.ctypes.c_int64(d)
+        )
         assert np.array_equal(q, n // d), d
