@@ -1,4 +1,4 @@
-"""What is particular to the CUDA kernels of max_pool2d, seen on csrc/simt: bits, order of threads, which kernel, sizes."""
+"""What is particular to the CUDA kernels of max_pool2d, seen on csrc/simt: bits, thread order, choice of kernel."""
 
 import itertools
 import subprocess
