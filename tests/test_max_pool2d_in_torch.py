@@ -13,16 +13,20 @@ from torchext.nn import functional as F
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_opcheck(layout, dtype):
-    ops, x = torch.ops.torchext, layout(torch.randn(2, 3, 9, 8, dtype=dtype))
+def test_opcheck(layout, dtype, overload):
+    pool, backward, indices = (
+        getattr(getattr(torch.ops.torchext, name), overload)
+        for name in ("max_pool2d", "max_pool2d_backward", "max_pool2d_indices")
+    )
+    x = layout(torch.randn(2, 3, 9, 8, dtype=dtype))
     window = (3, 2, 2, 2, 1, 0, 1, 1)
     for last in (False, True):
-        torch.library.opcheck(ops.max_pool2d.default, (x, last, False, 5, 4, *window))
-        torch.library.opcheck(ops.max_pool2d.default, (x, last, True, 5, 4, *window))
-        y, offsets = ops.max_pool2d(x, last, True, 5, 4, *window)
-        torch.library.opcheck(ops.max_pool2d_backward.default, (layout(y), offsets, last, 9, 8, *window))
-        torch.library.opcheck(ops.max_pool2d_indices.default, (layout(offsets), last, 8, *window))
-    torch.library.opcheck(ops.max_pool2d.default, (x[0], False, True, 5, 4, *window))
+        torch.library.opcheck(pool, (x, last, False, 5, 4, *window))
+        torch.library.opcheck(pool, (x, last, True, 5, 4, *window))
+        y, offsets = pool(x, last, True, 5, 4, *window)
+        torch.library.opcheck(backward, (layout(y), offsets, last, 9, 8, *window))
+        torch.library.opcheck(indices, (layout(offsets), last, 8, *window))
+    torch.library.opcheck(pool, (x[0], False, True, 5, 4, *window))
 
 
 def test_vmap_per_sample_gradients_and_forward_mode():
@@ -56,7 +60,7 @@ def test_compiles_whole(dynamic, backend, indices):
 def test_our_kernel_ran_forward_and_backward(case, trace):
     with trace() as ops:
         F.max_pool2d(case.leaf(2, 3, 8, 8), 2).sum().backward()
-    assert "torchext.max_pool2d.default" in ops and "torchext.max_pool2d_backward.default" in ops
+    assert f"torchext.max_pool2d.{case.overload}" in ops and f"torchext.max_pool2d_backward.{case.overload}" in ops
     assert not any(op.startswith("aten.max_pool2d") for op in ops)
 
 

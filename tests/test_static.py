@@ -58,6 +58,23 @@ def test_cross_entropy_moves_16_bytes_at_once(target):
     assert all(r["16-byte stores"] for r in wide if r["kernel"].startswith("gradient"))
 
 
+@pytest.mark.parametrize("target", list(static.TARGETS))
+def test_max_pool2d_moves_16_bytes_at_once(target):
+    rows = {row["kernel"].replace("_kernel", ""): row for row in entry("max_pool2d", target)["kernels"]}
+    for dtype, wide in (("double", 2), ("float", 4), ("BFloat16", 8), ("Half", 8)):
+        assert rows[f"pool_pairs<{dtype}, {wide}>"]["16-byte loads"] == 2
+        assert rows[f"unpool_pairs<{dtype}, {wide}>"]["16-byte stores"] == 2
+        for k in (0, 2, 3):
+            row = rows[f"pool_windows<{dtype}, {wide}, {k}>"]
+            assert row["16-byte loads"] > k * k and row["16-byte stores"]
+        for unpool in (
+            f"patches<{dtype}, {wide}>",
+            f"gather<{dtype}, {wide}, false>",
+            f"gather<{dtype}, {wide}, true>",
+        ):
+            assert rows[f"unpool_{unpool}"]["16-byte loads"] and rows[f"unpool_{unpool}"]["16-byte stores"]
+
+
 @pytest.mark.long
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.parametrize("op, target", CELLS)
