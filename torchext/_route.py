@@ -89,7 +89,7 @@ def record_routes() -> Iterator[list[Choice]]:
 
     Example:
         >>> with torchext.record_routes() as routes:
-        ...     _ = torchext.nn.functional.linear(torch.ones(2, 3), torch.ones(4, 3))
+        ...     _ = torchext.nn.functional.linear_relu(torch.ones(2, 3), torch.ones(4, 3))
         >>> routes[0].backend
         'native'
     """
