@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test test-long sanitize static lint format build wheel clean
+.PHONY: demo test test-long bench report sanitize static gpu lint format build wheel clean
 
 demo: build
 	$(BIN)/python -m torchext demo
@@ -17,6 +17,13 @@ test: build lint
 
 test-long: build
 	$(BIN)/python -m pytest -m long
+
+# Beside stock and torch.compile, on 1 thread and on all: 10 minutes on 2 cores; then the page and its pictures.
+bench: build
+	$(BIN)/python -m bench
+
+report: build
+	$(BIN)/python -m bench report
 
 # The GPU kernels, run on the CPU under AddressSanitizer and UBSan.
 sanitize: build
@@ -28,6 +35,10 @@ sanitize: build
 # What nvcc makes of them: registers, spills, instructions; needs nvcc, no GPU.
 static: $(VENV)/tools
 	$(BIN)/python bench/static.py
+
+# Everything that needs a GPU, by an interpreter that has torch, Triton, pytest and ninja; nothing is downloaded.
+gpu:
+	$(PYTHON) bench/gpu.py $(STEPS)
 
 lint: $(VENV)/tools
 	$(BIN)/ruff check .
@@ -46,7 +57,7 @@ $(VENV)/tools: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet "setuptools>=77" wheel ninja numpy pybind11 pytest pytest-benchmark hypothesis \
-		pytest-xdist expecttest scikit-learn matplotlib ruff==0.17.5 clang-format==23.1.5 build
+		pytest-xdist expecttest scikit-learn matplotlib triton ruff==0.17.5 clang-format==23.1.5 build
 	touch $@
 
 $(VENV)/built: $(VENV)/tools $(SOURCES)

@@ -1,1 +1,1 @@
-"""Benchmarks: one file of shapes and providers per op; `python -m bench` prints them all as one table."""
+"""Benchmarks: bench_<op>.py holds an op's sizes, providers and cost, models/ whole networks; the rest measures them."""

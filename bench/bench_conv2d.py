@@ -1,56 +1,104 @@
-"""conv2d, conv2d_relu and conv2d_relu_max_pool2d: the layers of LeNet and of a small CNN, and one of VGG's."""
+"""conv2d, conv2d_relu, conv2d_relu_max_pool2d: the layers of LeNet and of a small CNN, and one of VGG's."""
 
 import torch
 from torch.nn import functional as stock
 
-from torchext.nn import functional as F
+from torchext.nn import functional as ours
 
-from .harness import Row, step
+from .harness import Cost, Peer, Size, bench, leaf
+from .roof import Work
 
-# x, output channels, kernel, padding; the network's first layer needs no input gradient.
-LENET = [((64, 1, 28, 28), 6, 5, 0), ((64, 6, 12, 12), 16, 5, 0)]
-CNN = [((100, 1, 28, 28), 16, 5, 2), ((100, 16, 14, 14), 32, 5, 2)]
-VGG = [((32, 64, 56, 56), 64, 3, 1)]
+BF16, NHWC = torch.bfloat16, torch.channels_last
+# N, C, H, W, output channels, kernel side
+LENET = (Size((64, 1, 28, 28, 6, 5), typical=True), Size((64, 6, 12, 12, 16, 5)))
+CNN = (Size((100, 1, 28, 28, 16, 5), {"padding": 2}), Size((100, 16, 14, 14, 32, 5), {"padding": 2}))
+VGG = (
+    Size((8, 64, 56, 56, 64, 3), {"padding": 1}),
+    Size((8, 64, 56, 56, 64, 3), {"padding": 1}, layout=NHWC),
+)
+HALF = (Size((100, 1, 28, 28, 16, 5), {"padding": 2}, dtype=BF16),)
+LARGE = (
+    Size((1024, 1, 28, 28, 6, 5), device="cuda"),
+    Size((256, 64, 56, 56, 64, 3), {"padding": 1}, dtype=BF16, layout=NHWC, device="cuda"),
+)
+SIZES = (*LENET, *CNN, *VGG, *HALF, *LARGE)
 
 
-def stock_conv2d_relu(x, w, b, padding):
+def label(n, c, h, w, channels, side, padding=0):
+    return f"({n},{c},{h},{w})->{channels} {side}x{side}"
+
+
+def tensors(n, c, h, w, channels, side):
+    """A network's first layer, of 1 or 3 channels, needs no input gradient."""
+    x = torch.randn(n, c, h, w).requires_grad_(c > 3)
+    return [x, leaf(channels, c, side, side), leaf(channels)]
+
+
+def _cost(s, pooled, n, c, h, w, channels, side, padding=0):
+    """x, w and b read, the result written; backward reads dy, x, w and writes dw, db and, past the first layer, dx.
+
+    Pooled, only the pooled map and a byte each are written and read: the map before the pool never leaves the chip.
+    """
+    rows, columns = h + 2 * padding - side + 1, w + 2 * padding - side + 1
+    product = 2 * n * rows * columns * channels * c * side * side
+    x, weights, y = s * n * c * h * w, s * channels * c * side * side, s * n * channels * rows * columns
+    y = y // 4 * (s + 1) // s if pooled else y
+    has_dx = c > 3
+    return Cost(
+        Work(x + weights + y, product),
+        Work((1 + has_dx) * x + 2 * weights + y, (1 + has_dx) * product),
+    )
+
+
+def cost(s, *shape, **options):
+    return _cost(s, False, *shape, **options)
+
+
+def pooled_cost(s, *shape, **options):
+    return _cost(s, True, *shape, **options)
+
+
+def stock_conv2d_relu(x, w, b, padding=0):
     return stock.relu(stock.conv2d(x, w, b, padding=padding))
 
 
-def stock_conv2d_relu_max_pool2d(x, w, b, padding):
+def stock_conv2d_relu_max_pool2d(x, w, b, padding=0):
     return stock.max_pool2d(stock_conv2d_relu(x, w, b, padding), 2)
 
 
-def conv2d(x, w, b, padding):
-    return F.conv2d(x, w, b, padding=padding)
+def conv2d_relu_max_pool2d(x, w, b, padding=0):
+    return ours.conv2d_relu_max_pool2d(x, w, b, padding=padding, pool_kernel_size=2)
 
 
-def conv2d_relu(x, w, b, padding):
-    return F.conv2d_relu(x, w, b, padding=padding)
+def onednn(after):
+    def run(x, w, b, padding=0):
+        sides = [padding, padding], [1, 1], [1, 1]
+        return torch.ops.mkldnn._convolution_pointwise(x, w, b, *sides, 1, after, [], "")
+
+    return Peer(run, trains=False)
 
 
-def conv2d_relu_max_pool2d(x, w, b, padding):
-    return F.conv2d_relu_max_pool2d(x, w, b, padding=padding, pool_kernel_size=2)
-
-
-CASES = [
-    ("conv2d", conv2d, lambda x, w, b, p: stock.conv2d(x, w, b, padding=p), LENET + CNN + VGG, None),
-    ("conv2d_relu", conv2d_relu, stock_conv2d_relu, LENET + CNN + VGG, 1.0),
-    ("conv2d_relu_max_pool2d", conv2d_relu_max_pool2d, stock_conv2d_relu_max_pool2d, LENET, 3.0),
-    ("conv2d_relu_max_pool2d", conv2d_relu_max_pool2d, stock_conv2d_relu_max_pool2d, CNN + VGG, None),
-]
-
-
-def rows():
-    for op, ours, theirs, shapes, target in CASES:
-        for shape, channels, kernel, padding in shapes:
-            x = torch.randn(shape).requires_grad_(shape[1] > 1)
-            w = torch.randn(channels, shape[1], kernel, kernel, requires_grad=True)
-            b = torch.randn(channels, requires_grad=True)
-            yield Row(
-                op,
-                f"({','.join(map(str, shape))})->{channels} {kernel}x{kernel}",
-                step(lambda *t, f=theirs, p=padding: f(*t, p), x, w, b),
-                step(lambda *t, f=ours, p=padding: f(*t, p), x, w, b),
-                target,
-            )
+test_conv2d = bench(
+    "conv2d",
+    sizes=SIZES,
+    label=label,
+    tensors=tensors,
+    providers={"stock": stock.conv2d, "torchext": ours.conv2d, "oneDNN fused": onednn("none")},
+    cost=cost,
+)
+test_conv2d_relu = bench(
+    "conv2d_relu",
+    sizes=SIZES,
+    label=label,
+    tensors=tensors,
+    providers={"stock": stock_conv2d_relu, "torchext": ours.conv2d_relu, "oneDNN fused": onednn("relu")},
+    cost=cost,
+)
+test_conv2d_relu_max_pool2d = bench(
+    "conv2d_relu_max_pool2d",
+    sizes=SIZES,
+    label=label,
+    tensors=tensors,
+    providers={"stock": stock_conv2d_relu_max_pool2d, "torchext": conv2d_relu_max_pool2d},
+    cost=pooled_cost,
+)

@@ -3,20 +3,54 @@
 import torch
 from torch.nn import functional as stock
 
-from torchext.nn import functional as F
+from torchext.nn import functional as ours
 
-from .harness import Row, step
+from .harness import Cost, Peer, Size, bench, leaf
+from .roof import Work
 
-SHAPES = {(4, 4): None, (64, 10): None, (256, 10): 3.0, (4096, 10): None, (4096, 1000): 2.5, (512, 32000): 2.5}
+BF16 = torch.bfloat16
+SIZES = (
+    Size((4, 4)),
+    Size((64, 10), typical=True),
+    Size((256, 10)),
+    Size((4096, 10)),
+    Size((4096, 1000)),
+    Size((512, 32000)),
+    Size((256, 10), dtype=BF16),
+    Size((4096, 1000), dtype=BF16),
+    Size((8192, 32768), dtype=BF16, device="cuda"),
+    Size((4096, 131072), dtype=BF16, device="cuda"),
+)
 
 
-def rows():
-    for (n, c), target in SHAPES.items():
-        x, labels = torch.randn(n, c, requires_grad=True), torch.randint(c, (n,))
-        yield Row(
-            "cross_entropy",
-            f"({n},{c})",
-            step(lambda x, t=labels: stock.cross_entropy(x, t), x),
-            step(lambda x, t=labels: F.cross_entropy(x, t), x),
-            target,
-        )
+def cost(s, rows, classes):
+    """Logits read forward, read again and the gradient written backward; 8 bytes of label a row each time."""
+    logits, labels = s * rows * classes, 8 * rows
+    return Cost(Work(logits + labels), Work(2 * logits + labels))
+
+
+def liger(x, labels):
+    from liger_kernel.transformers.functional import liger_cross_entropy
+
+    return liger_cross_entropy(x.clone(), labels)  # it writes the gradient over its input
+
+
+def quack(x, labels):
+    from quack.cross_entropy import cross_entropy
+
+    return cross_entropy(x, labels, reduction="mean")
+
+
+test_cross_entropy = bench(
+    "cross_entropy",
+    sizes=SIZES,
+    label=lambda rows, classes: f"({rows},{classes})",
+    tensors=lambda rows, classes: [leaf(rows, classes), torch.randint(classes, (rows,))],
+    providers={
+        "stock": stock.cross_entropy,
+        "torchext": ours.cross_entropy,
+        "Liger": Peer(liger),
+        "quack": Peer(quack),
+    },
+    cost=cost,
+)

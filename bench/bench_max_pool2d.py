@@ -3,32 +3,46 @@
 import torch
 from torch.nn import functional as stock
 
-from torchext.nn import functional as F
+from torchext.nn import functional as ours
 
-from .harness import Row, step
+from .harness import Cost, Size, bench, leaf
+from .roof import Work
 
+BF16, NHWC = torch.bfloat16, torch.channels_last
 TWO = {"kernel_size": 2}
 RESNET = {"kernel_size": 3, "stride": 2, "padding": 1}
-SHAPES = [
-    ((4, 1, 4, 4), TWO, torch.contiguous_format, None),
-    ((64, 6, 24, 24), TWO, torch.contiguous_format, 8.0),
-    ((64, 16, 8, 8), TWO, torch.contiguous_format, None),
-    ((16, 32, 40, 40), TWO, torch.contiguous_format, 8.0),
-    ((64, 64, 56, 56), TWO, torch.contiguous_format, 1.8),
-    ((4, 64, 56, 56), RESNET, torch.contiguous_format, None),
-    ((16, 32, 40, 40), TWO, torch.channels_last, None),
-    ((4, 64, 56, 56), RESNET, torch.channels_last, None),
-]
+SIZES = (
+    Size((4, 1, 4, 4), TWO),
+    Size((64, 6, 24, 24), TWO, typical=True),
+    Size((64, 16, 8, 8), TWO),
+    Size((16, 32, 40, 40), TWO),
+    Size((64, 64, 56, 56), TWO),
+    Size((4, 64, 56, 56), RESNET),
+    Size((16, 32, 40, 40), TWO, layout=NHWC),
+    Size((4, 64, 56, 56), RESNET, layout=NHWC),
+    Size((16, 32, 40, 40), TWO, dtype=BF16),
+    Size((16, 32, 40, 40), TWO, dtype=BF16, layout=NHWC),
+    Size((256, 64, 112, 112), RESNET, dtype=BF16, device="cuda"),
+    Size((256, 64, 112, 112), RESNET, dtype=BF16, layout=NHWC, device="cuda"),
+)
 
 
-def rows():
-    for shape, window, layout, target in SHAPES:
-        x = torch.randn(shape).to(memory_format=layout).requires_grad_()
-        k, s = window["kernel_size"], window.get("stride", window["kernel_size"])
-        yield Row(
-            f"max_pool2d {k}x{k}/{s}",
-            f"({','.join(map(str, shape))}){' NHWC' if layout == torch.channels_last else ''}",
-            step(lambda x, w=window: stock.max_pool2d(x, **w), x),
-            step(lambda x, w=window: F.max_pool2d(x, **w), x),
-            target,
-        )
+def label(*shape, kernel_size, stride=None, padding=0):
+    return f"({','.join(map(str, shape))}) {kernel_size}x{kernel_size}/{stride or kernel_size}"
+
+
+def cost(s, n, c, h, w, kernel_size, stride=None, padding=0):
+    """Input, output and one byte a window saying where its maximum was: written forward, read backward."""
+    side = lambda size: (size + 2 * padding - kernel_size) // (stride or kernel_size) + 1
+    once = Work(n * c * (s * h * w + (s + 1) * side(h) * side(w)))
+    return Cost(once, once)
+
+
+test_max_pool2d = bench(
+    "max_pool2d",
+    sizes=SIZES,
+    label=label,
+    tensors=lambda *shape: [leaf(*shape)],
+    providers={"stock": stock.max_pool2d, "torchext": ours.max_pool2d},
+    cost=cost,
+)

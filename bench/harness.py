@@ -1,142 +1,170 @@
-"""Times ours against stock side by side: interleaved rounds in one process, medians, the ratio's bootstrap interval."""
+"""What a bench_<op>.py declares (sizes, providers, cost) and what becomes of it: one pytest-benchmark test per size."""
 
 from __future__ import annotations
 
-import gc
-import platform
-import random
-import statistics
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+import pytest
 import torch
+from torch import Tensor
 
-import torchext
+from .roof import Work
 
-ROUNDS = 41
-ROUND_SECONDS = 0.004  # long against the clock's resolution, short against the machine's moods
+STOCK, OURS = "stock", "torchext"
+COMPILED, AUTOTUNED = "torch.compile", "torch.compile max-autotune"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of a table: the two providers do the same work; `target` is the ratio promised, if any."""
+class Size:
+    """One row of an op: the numbers that `tensors` takes, the options every provider takes, dtype and memory format.
+
+    `typical`: the README's row; torch.compile, which takes seconds, runs in these rows unless told otherwise.
+    `device`: "cuda" for sizes that would take a CPU minutes.
+    """
+
+    shape: tuple[int, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
+    layout: torch.memory_format = torch.contiguous_format
+    typical: bool = False
+    device: str = "any"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The floor of one size: compulsory bytes and operations, forward and backward."""
+
+    forward: Work
+    backward: Work
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A function of others; left out, with the reason, where it does not run. `trains`: it has a backward."""
+
+    function: Callable
+    trains: bool = True
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row, ready to be measured."""
 
     op: str
-    shape: str
-    stock: Callable[[], object]
-    ours: Callable[[], object]
-    target: float | None = None
+    size: Size
+    label: str
+    tensors: Callable[..., list[Tensor]]
+    providers: dict[str, Callable | Peer]
+    cost: Callable[..., Cost]
+    exact: Callable | None
+
+    @property
+    def device(self) -> str:
+        return self.size.device
+
+    def __str__(self) -> str:
+        dtype = "" if self.size.dtype == torch.float32 else f" {name_of(self.size.dtype)}"
+        layout = " channels_last" if self.size.layout == torch.channels_last else ""
+        return f"{self.label}{dtype}{layout}"
+
+    def inputs(self, device: str) -> list[Tensor]:
+        """The tensors on their device, in their dtype and memory format; leaves stay leaves, labels stay integers."""
+        return [self._placed(t, device) for t in self.tensors(*self.size.shape)]
+
+    def _placed(self, t: Tensor, device: str) -> Tensor:
+        if not t.is_floating_point():
+            return t.to(device)
+        layout = self.size.layout if t.dim() == 4 else torch.contiguous_format
+        moved = t.detach().to(device, self.size.dtype).contiguous(memory_format=layout)
+        return moved.requires_grad_(t.requires_grad)
+
+    def bind(self, function: Callable) -> Callable:
+        """The provider's function with this size's options."""
+        options = self.size.options
+        return lambda *tensors: function(*tensors, **options)
+
+    def floor(self) -> Cost:
+        return self.cost(self.size.dtype.itemsize, *self.size.shape, **self.size.options)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this row from every other."""
+        layout = "channels_last" if self.size.layout == torch.channels_last else "contiguous"
+        return {
+            "op": self.op,
+            "size": self.label,
+            "dtype": name_of(self.size.dtype),
+            "layout": layout,
+            "typical": self.size.typical,
+        }
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def leaf(*shape: int) -> Tensor:
+    return torch.randn(shape, requires_grad=True)
+
+
+def bench(
+    op: str,
+    *,
+    sizes: Sequence[Size],
+    label: Callable[..., str],
+    tensors: Callable[..., list[Tensor]],
+    providers: dict[str, Callable | Peer],
+    cost: Callable[..., Cost],
+    exact: Callable | None = None,
+) -> Callable:
+    """The pytest test of an op, one parameter per size; assign it to a name beginning with `test_`.
+
+    Args:
+        op: its name in the tables.
+        sizes: the rows.
+        label: shape and options -> how a table calls that size.
+        tensors: shape -> the float32 inputs and labels, on the CPU.
+        providers: name -> function(*tensors, **options); "stock" is the baseline, "torchext" ours.
+        cost: (bytes per element, *shape, **options) -> the floor.
+        exact: (y, *tensors, **options) -> the right result in float64; stock's own in float64 if None. Takes y as
+            a random op chose what it keeps.
+    """
+    cases = [Case(op, s, label(*s.shape, **s.options), tensors, providers, cost, exact) for s in sizes]
+
+    @pytest.mark.parametrize("case", cases, ids=str)
+    def test(case, measure_op):
+        measure_op(case)
+
+    test.__doc__ = f"Measures {op}."
+    return test
 
 
 @dataclass(frozen=True)
-class Result:
-    row: Row
-    stock_us: float
-    ours_us: float
-    ratio: float
-    low: float
-    high: float
+class Network:
+    """One row of the networks: a maker of bench.models at one batch size."""
+
+    name: str
+    maker: Callable
+    batch: int
+    typical: bool
+    device: str = "any"
+
+    def __str__(self) -> str:
+        return f"{self.name} batch {self.batch}"
+
+    def identity(self) -> dict[str, Any]:
+        size = f"batch {self.batch}"
+        return {"op": self.name, "size": size, "dtype": "float32", "layout": "contiguous", "typical": self.typical}
 
 
-def _repeats(function: Callable) -> int:
-    function()
-    start = time.perf_counter()
-    function()
-    return max(1, int(ROUND_SECONDS / max(time.perf_counter() - start, 1e-7)))
+def networks(rows: Sequence[tuple[str, Callable, Sequence[int]]]) -> Callable:
+    """The pytest test of (name, maker, batch sizes); the first batch size is the typical one."""
+    cases = [Network(name, maker, n, n == batches[0]) for name, maker, batches in rows for n in batches]
 
+    @pytest.mark.parametrize("case", cases, ids=str)
+    def test(case, measure_network):
+        measure_network(case)
 
-def _round(function: Callable, repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        function()
-    return (time.perf_counter() - start) / repeats
-
-
-def _interval(ratios: list[float]) -> tuple[float, float]:
-    """95 % interval of the median, by bootstrap."""
-    rng = random.Random(0)
-    medians = sorted(statistics.median(rng.choices(ratios, k=len(ratios))) for _ in range(500))
-    return medians[12], medians[-13]
-
-
-def measure(row: Row) -> Result:
-    """The two in turn, ours first in every other round, so that drift falls on both alike."""
-    repeats = {f: _repeats(f) for f in (row.stock, row.ours)}
-    times: dict[Callable, list[float]] = {row.stock: [], row.ours: []}
-    gc.collect()
-    gc.disable()
-    try:
-        for i in range(ROUNDS):
-            for f in (row.stock, row.ours) if i % 2 else (row.ours, row.stock):
-                times[f].append(_round(f, repeats[f]))
-    finally:
-        gc.enable()
-    ratios = [a / b for a, b in zip(times[row.stock], times[row.ours])][2:]
-    low, high = _interval(ratios)
-    stock_us, ours_us = (1e6 * statistics.median(times[f][2:]) for f in (row.stock, row.ours))
-    return Result(row, stock_us, ours_us, statistics.median(ratios), low, high)
-
-
-def step(function: Callable, *inputs: torch.Tensor) -> Callable[[], None]:
-    """Forward and backward of function(*inputs), gradients dropped afterwards as an optimiser's zero_grad does."""
-    leaves = [t for t in inputs if t.requires_grad]
-    y = function(*inputs)
-    dy = torch.ones_like(y)
-
-    def run():
-        function(*inputs).backward(dy)
-        for t in leaves:
-            t.grad = None
-
-    return run
-
-
-def environment() -> dict[str, str]:
-    """What a figure means nothing without."""
-    return {
-        "processor": f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}",
-        "threads": str(torch.get_num_threads()),
-        "torch": torch.__version__,
-        "torchext": f"{torchext.__version__}, {torchext._C.cpu_isa()}",
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
-        "work": "float32, contiguous unless said, forward + backward, stock eager as baseline",
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-HEADER = (
-    "| op | shape | stock, us | torchext, us | faster by | 95 % interval | target |\n|---|---|---:|---:|---:|---:|---:|"
-)
-
-
-def line(result: Result) -> str:
-    """A row of the Markdown table; a missed target and a loss to stock say so."""
-    target = result.row.target
-    verdict = "" if target is None else f"{target:g}x" + ("" if result.ratio >= target else ", missed")
-    slower = " (slower)" if result.high < 1 else ""
-    return (
-        f"| {result.row.op} | {result.row.shape} | {result.stock_us:.1f} | {result.ours_us:.1f} "
-        f"| {result.ratio:.2f}x{slower} | {result.low:.2f}-{result.high:.2f} | {verdict} |"
-    )
-
-
-def table(rows: Iterable[Row]) -> list[Result]:
-    """Measures every row and prints it as it comes, as one Markdown table."""
-    for name, value in environment().items():
-        print(f"{name:10s}{value}")
-    print(HEADER)
-    results = []
-    for row in rows:
-        results.append(measure(row))
-        print(line(results[-1]), flush=True)
-    return results
+    test.__doc__ = "Measures whole training steps."
+    return test

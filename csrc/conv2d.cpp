@@ -1,121 +1,46 @@
-// conv2d, conv2d_relu and conv2d_relu_max_pool2d, glue: the shape, the memory format and the tensors, then one call to
-// the backend.
-#include "conv2d.h"
-
-#include "cpu/scratch.h"
-#include "memory_format.h"
+// conv2d and conv2d_relu, glue. On the CPU: our direct kernel, or oneDNN's convolution and the passes around it.
+#include "conv2d_direct.h"
 #include "onednn.h"
+#include "tf32.h"
 
 namespace torchext {
 namespace {
-using Ints = std::vector<int64_t>;
+using Gradients = std::tuple<Tensor, Tensor, Tensor>;
 
-int64_t window_count(int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation) {
-  return (size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
-}
+struct ConvOptions {
+  Ints stride, padding, dilation;
+  int64_t groups;
+  bool direct;  // on the CPU: by our own kernel; else by oneDNN's, where this torch has it
+};
+struct Wanted {
+  bool dx, dw, db;
+};
 
-ConvShape conv_shape(const Tensor& x, const Tensor& w, const Ints& stride, const Ints& padding, const Ints& dilation,
-                     int64_t groups) {
-  require(x.dim() == 4 && w.dim() == 4 && groups > 0 && x.size(1) == w.size(1) * groups && w.size(0) % groups == 0,
-          "conv2d: expected x [n, c, h, w] and w [k, c / groups, r, s]");
-  require(x.scalar_type() == w.scalar_type(), "conv2d: x and w differ in dtype");
-  ConvShape s{x.size(0),
-              x.size(1),
-              x.size(2),
-              x.size(3),
-              w.size(0),
-              w.size(2),
-              w.size(3),
-              0,
-              0,
-              stride[0],
-              stride[1],
-              padding[0],
-              padding[1],
-              dilation[0],
-              dilation[1],
-              groups,
-              channels_last(x) || channels_last(w)};
-  s.p = window_count(s.h, s.r, s.sh, s.ph, s.dh);
-  s.q = window_count(s.w, s.s, s.sw, s.pw, s.dw);
-  require(s.p > 0 && s.q > 0, "conv2d: the kernel is larger than the padded image");
-  return s;
-}
+struct Cpu : CpuDirect {
+  static bool direct_(const ConvOptions& o) { return o.direct || !onednn::has_convolution(); }
 
-// How many windows max-pooling takes; with ceil_mode the last may reach past the end, but it starts before it.
-int64_t pooled(int64_t size, int64_t kernel, int64_t stride, int64_t padding, bool ceil_mode) {
-  const int64_t room = size + 2 * padding - kernel, count = (room + (ceil_mode ? stride - 1 : 0)) / stride + 1;
-  return ceil_mode && (count - 1) * stride >= size + padding ? count - 1 : count;
-}
-
-ConvPool conv_pool(ConvShape s, const Ints& kernel, const Ints& stride, const Ints& padding, bool ceil_mode) {
-  require(kernel[0] * kernel[1] <= 255, "conv2d_relu_max_pool2d: the pooling window has more than 255 taps");
-  const int64_t p = pooled(s.p, kernel[0], stride[0], padding[0], ceil_mode);
-  const int64_t q = pooled(s.q, kernel[1], stride[1], padding[1], ceil_mode);
-  require(p > 0 && q > 0, "conv2d_relu_max_pool2d: the pooling window is larger than the padded image");
-  return {kernel[0], kernel[1], stride[0], stride[1], padding[0], padding[1], p, q};
-}
-
-struct Cpu {
-  // All images, `step` at a time; f(n0, n1) is called for ranges that start at a multiple of the vector.
-  template <typename T, typename F>
-  static void over_images(ConvShape s, int64_t groups_per_step, F&& f) {
-    constexpr int64_t kWork = 1 << 18;  // multiply-adds worth waking a second thread for
-    const int64_t step = groups_per_step * cpu::conv2d_images<T>();
-    const int64_t work = std::max<int64_t>(1, step * s.k * s.p * s.q * s.group_c() * s.r * s.s);
-    parallel_for(0, (s.n + step - 1) / step, std::max<int64_t>(1, kWork / work),
-                 [&](int64_t i0, int64_t i1) { f(i0 * step, std::min(s.n, i1 * step), step); });
-  }
-
-  template <typename T>
-  static void conv2d(T* y, uint8_t* offsets, const T* x, const T* w, const T* b, bool relu, ConvShape s,
-                     const ConvPool* pool) {
-    cpu::Scratch<acc_t<T>> packed(cpu::conv2d_pack_size<T>(s));
-    cpu::conv2d_pack<T>(packed, w, s);
-    over_images<T>(s, 1, [&](int64_t n0, int64_t n1, int64_t) {
-      cpu::conv2d<T>(y, offsets, x, packed, b, relu, s, pool, n0, n1);
-    });
-  }
-
-  // Weight gradients are summed over at most kParts ranges of images, each on its own, and the ranges in order: how the
-  // sum is rounded does not depend on the number of threads.
-  template <typename T>
-  static void conv2d_backward(T* dx, T* dw, T* db, const T* dy, const T* y, const uint8_t* offsets, const T* x,
-                              const T* w, ConvShape s, const ConvPool* pool) {
-    using A = acc_t<T>;
-    constexpr int64_t kParts = 16;
-    const int64_t weights = s.k * s.group_c() * s.r * s.s, sums = weights + s.k;
-    const int64_t vectors = (s.n + cpu::conv2d_images<T>() - 1) / cpu::conv2d_images<T>(),
-                  step = std::max<int64_t>(1, (vectors + kParts - 1) / kParts);
-    const bool want_sums = dw || db;
-    cpu::Scratch<A> packed(dx ? cpu::conv2d_pack_dx_size<T>(s) : 0), parts(want_sums ? kParts * sums : 0);
-    if (dx) cpu::conv2d_pack_dx<T>(packed, w, s);
-    over_images<T>(s, step, [&](int64_t n0, int64_t n1, int64_t images) {
-      for (int64_t n = n0; n < n1; n += images) {
-        A* part = want_sums ? parts + n / images * sums : nullptr;
-        cpu::conv2d_backward<T>({dx, part, dy, y, offsets, x, packed}, s, pool, n, std::min(n1, n + images));
-      }
-    });
-    if (!want_sums) return;
-    const int64_t count = (vectors + step - 1) / step;
-    if (count == 0) std::fill_n(static_cast<A*>(parts), sums, A(0));
-    for (int64_t part = 1; part < count; ++part)
-      for (int64_t i = 0; i < sums; ++i) parts[i] += parts[part * sums + i];
-    if (dw) std::copy_n(static_cast<A*>(parts), weights, dw);
-    if (db) std::copy_n(parts + weights, s.k, db);
-  }
-
-  static bool has_library() { return onednn::has_convolution(); }
-
-  static Tensor convolution(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b,
-                            const onednn::Convolution& c, bool relu) {
-    Tensor y = onednn::convolution(x, w, b, c);
+  static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, ConvShape s,
+                        const ConvOptions& o) {
+    if (direct_(o)) return std::get<0>(direct<CpuDirect>(x, w, b, relu, s, nullptr));
+    Tensor y = onednn::convolution(x, w, b, {o.stride, o.padding, o.dilation, o.groups});
     if (relu)
       dispatch_float(y, "conv2d_relu", [&]<typename T>() {
         parallel_for(0, y.numel(), grain(1),
                      [&](int64_t i0, int64_t i1) { cpu::conv2d_relu_pass(ptr<T>(y) + i0, i1 - i0); });
       });
     return y;
+  }
+
+  static Gradients backward(const Tensor& dy, const Tensor& x, const Tensor& w, const std::optional<Tensor>& y,
+                            ConvShape s, const ConvOptions& o, Wanted wanted) {
+    if (direct_(o))
+      return direct_backward<CpuDirect>(dy, x, w, y, std::nullopt, s, nullptr, wanted.dx, wanted.dw, wanted.db);
+    const Tensor dz = y ? mask(dense(dy, s.channels_last), dense(*y, s.channels_last), s) : dy;
+    auto [dx, dw, db] = onednn::convolution_backward(dz, x, w, {o.stride, o.padding, o.dilation, o.groups},
+                                                     {wanted.dx, wanted.dw, wanted.db});
+    auto none = [&] { return empty(x, {0}); };
+    return {wanted.dx ? dense(dx, s.channels_last) : none(), wanted.dw ? dense(dw, s.channels_last) : none(),
+            wanted.db ? db : none()};
   }
 
   static Tensor mask(const Tensor& dy, const Tensor& y, ConvShape s) {
@@ -127,104 +52,83 @@ struct Cpu {
     });
     return dz;
   }
+};
 
-  static std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& dz, const Tensor& x, const Tensor& w,
-                                                                 const onednn::Convolution& c,
-                                                                 const int32_t (&wanted)[3]) {
-    return onednn::convolution_backward(dz, x, w, c, wanted);
+// On a GPU, and on the CPU as the `.simt` overloads.
+struct Cuda {
+  static Tensor forward(const Tensor& x_, const Tensor& w_, const std::optional<Tensor>& b_, bool relu, ConvShape s,
+                        const ConvOptions&) {
+    const OnDevice on(x_);
+    check(s);
+    const Tensor x = dense(x_, s.channels_last), w = dense(w_, s.channels_last);
+    const std::optional<Tensor> b = dense(b_);
+    Tensor y = empty_image(x, {s.n, s.k, s.p, s.q}, s.channels_last);
+    dispatch_float(x, "conv2d", [&]<typename T>() {
+      auto scratch = accumulators<T>(x, cuda::conv2d_scratch_size<T>(s, {.y = true}));
+      cuda::conv2d<T>(ptr<T>(y), ptr<T>(x), ptr<T>(w), ptr<T>(b), relu, tf32<T>(), s, ptr<acc_t<T>>(scratch),
+                      on.stream());
+    });
+    return y;
+  }
+
+  static Gradients backward(const Tensor& dy_, const Tensor& x_, const Tensor& w_, const std::optional<Tensor>& y_,
+                            ConvShape s, const ConvOptions&, Wanted wanted) {
+    const OnDevice on(x_);
+    check(s);
+    const bool last = s.channels_last;
+    const Tensor dy = dense(dy_, last), x = dense(x_, last), w = dense(w_, last);
+    const auto y = y_ ? std::optional(dense(*y_, last)) : std::nullopt;
+    auto none = [&] { return empty(x, {0}); };  // one each: results of an op may not alias
+    Tensor dx = wanted.dx ? empty_image(x, {s.n, s.c, s.h, s.w}, last) : none();
+    Tensor dw = wanted.dw ? empty_image(x, {s.k, s.group_c(), s.r, s.s}, last) : none();
+    Tensor db = wanted.db ? empty(x, {s.k}) : none();
+    const bool masks = y && (wanted.dx || wanted.dw);
+    Tensor dz = masks ? empty_image(x, {s.n, s.k, s.p, s.q}, last) : dy;
+    dispatch_float(x, "conv2d_backward", [&]<typename T>() {
+      auto scratch = accumulators<T>(x, cuda::conv2d_scratch_size<T>(s, {false, wanted.dx, wanted.dw, wanted.db}));
+      if (masks || wanted.db)
+        cuda::conv2d_mask<T>(masks ? ptr<T>(dz) : nullptr, wanted.db ? ptr<T>(db) : nullptr, ptr<T>(dy), ptr<T>(y), s,
+                             ptr<acc_t<T>>(scratch), on.stream());
+      cuda::conv2d_backward<T>(wanted.dx ? ptr<T>(dx) : nullptr, wanted.dw ? ptr<T>(dw) : nullptr,
+                               ptr<T>(std::as_const(dz)), ptr<T>(x), ptr<T>(w), tf32<T>(), s, ptr<acc_t<T>>(scratch),
+                               on.stream());
+    });
+    return {dx, dw, db};
+  }
+
+ private:
+  template <typename T>
+  static bool tf32() {
+    return std::is_same_v<T, float> && allow_tf32("conv");
+  }
+  static void check(ConvShape s) {
+    constexpr int64_t kSide = 1 << 30;  // places in an image are 32 bits
+    require(s.h + 2 * s.ph < kSide && s.w + 2 * s.pw < kSide, "conv2d: a padded image has 2^30 rows or columns");
   }
 };
 
-// y and its offsets, which without a pool are not written.
-template <class Backend>
-std::tuple<Tensor, Tensor> direct(const Tensor& x_, const Tensor& w_, const std::optional<Tensor>& b_, bool relu,
-                                  ConvShape s, const ConvPool* pool) {
-  const Tensor x = dense(x_, s.channels_last), w = dense(w_);
-  const std::optional<Tensor> b = dense(b_);
-  const int64_t size[] = {s.n, s.k, pool ? pool->p : s.p, pool ? pool->q : s.q};
-  Tensor y = empty_image(x, size, s.channels_last);
-  Tensor offsets = pool ? empty_image(x, size, s.channels_last, aoti_torch_dtype_uint8()) : y;
-  dispatch_float(x, "conv2d", [&]<typename T>() {
-    Backend::template conv2d<T>(ptr<T>(y), pool ? ptr<uint8_t>(offsets) : nullptr, ptr<T>(x), ptr<T>(w), ptr<T>(b),
-                                relu, s, pool);
-  });
-  return {y, offsets};
-}
-
-template <class Backend>
-std::tuple<Tensor, Tensor, Tensor> direct_backward(const Tensor& dy_, const Tensor& x_, const Tensor& w_,
-                                                   const std::optional<Tensor>& y, const std::optional<Tensor>& offsets,
-                                                   ConvShape s, const ConvPool* pool, bool want_dx, bool want_dw,
-                                                   bool want_db) {
-  const bool last = s.channels_last;
-  const Tensor dy = dense(dy_, last), x = dense(x_, last), w = dense(w_);
-  auto none = [&] { return empty(x, {0}); };  // one each: results of an op may not alias
-  const auto mask = y ? std::optional(dense(*y, last)) : std::nullopt,
-             at = offsets ? std::optional(dense(*offsets, last)) : std::nullopt;
-  Tensor dx = want_dx ? empty_image(x, {s.n, s.c, s.h, s.w}, last) : none();
-  Tensor dw = want_dw ? empty_image(x, {s.k, s.group_c(), s.r, s.s}, false) : none();
-  Tensor db = want_db ? empty(x, {s.k}) : none();
-  dispatch_float(x, "conv2d_backward", [&]<typename T>() {
-    Backend::template conv2d_backward<T>(want_dx ? ptr<T>(dx) : nullptr, want_dw ? ptr<T>(dw) : nullptr,
-                                         want_db ? ptr<T>(db) : nullptr, ptr<T>(dy), ptr<T>(mask), ptr<uint8_t>(at),
-                                         ptr<T>(x), ptr<T>(w), s, pool);
-  });
-  return {dx, want_dw ? dense(dw, last) : none(), db};
-}
-
-// direct: by our own kernel; else by oneDNN's, where this torch has it.
 template <class Backend, bool kRelu>
 Tensor conv2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, Ints stride, Ints padding,
-              Ints dilation, int64_t groups, bool by_direct) {
+              Ints dilation, int64_t groups, bool direct) {
   const ConvShape s = conv_shape(x, w, stride, padding, dilation, groups);
-  if (by_direct || !Backend::has_library()) return std::get<0>(direct<Backend>(x, w, b, kRelu, s, nullptr));
-  return Backend::convolution(x, w, b, {stride, padding, dilation, groups}, kRelu);
+  return Backend::forward(x, w, b, kRelu, s, {stride, padding, dilation, groups, direct});
 }
 
 // y is conv2d_relu's result, and masks dy; without it this is conv2d's backward. What is not wanted comes back empty.
 template <class Backend>
-std::tuple<Tensor, Tensor, Tensor> conv2d_backward(const Tensor& dy, const Tensor& x, const Tensor& w,
-                                                   const std::optional<Tensor>& y, Ints stride, Ints padding,
-                                                   Ints dilation, int64_t groups, bool by_direct, bool want_dx,
-                                                   bool want_dw, bool want_db) {
+Gradients conv2d_backward(const Tensor& dy, const Tensor& x, const Tensor& w, const std::optional<Tensor>& y,
+                          Ints stride, Ints padding, Ints dilation, int64_t groups, bool direct, bool want_dx,
+                          bool want_dw, bool want_db) {
   const ConvShape s = conv_shape(x, w, stride, padding, dilation, groups);
-  if (by_direct || !Backend::has_library())
-    return direct_backward<Backend>(dy, x, w, y, std::nullopt, s, nullptr, want_dx, want_dw, want_db);
-  const Tensor dz = y ? Backend::mask(dense(dy, s.channels_last), dense(*y, s.channels_last), s) : dy;
-  auto [dx, dw, db] =
-      Backend::convolution_backward(dz, x, w, {stride, padding, dilation, groups}, {want_dx, want_dw, want_db});
-  auto none = [&] { return empty(x, {0}); };
-  return {want_dx ? dense(dx, s.channels_last) : none(), want_dw ? dense(dw, s.channels_last) : none(),
-          want_db ? db : none()};
+  return Backend::backward(dy, x, w, y, s, {stride, padding, dilation, groups, direct}, {want_dx, want_dw, want_db});
 }
 
 template <class Backend>
-std::tuple<Tensor, Tensor> conv2d_relu_max_pool2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b,
-                                                  Ints stride, Ints padding, Ints dilation, int64_t groups,
-                                                  Ints pool_kernel, Ints pool_stride, Ints pool_padding,
-                                                  bool ceil_mode) {
-  const ConvShape s = conv_shape(x, w, stride, padding, dilation, groups);
-  const ConvPool pool = conv_pool(s, pool_kernel, pool_stride, pool_padding, ceil_mode);
-  return direct<Backend>(x, w, b, true, s, &pool);
+void implement(Library& m) {
+  m.impl(OVERLOAD("conv2d"), TORCH_BOX((&conv2d<Backend, false>)));
+  m.impl(OVERLOAD("conv2d_relu"), TORCH_BOX((&conv2d<Backend, true>)));
+  m.impl(OVERLOAD("conv2d_backward"), TORCH_BOX(&conv2d_backward<Backend>));
 }
-
-template <class Backend>
-std::tuple<Tensor, Tensor, Tensor> conv2d_relu_max_pool2d_backward(
-    const Tensor& dy, const Tensor& offsets, const Tensor& x, const Tensor& w, Ints stride, Ints padding, Ints dilation,
-    int64_t groups, Ints pool_kernel, Ints pool_stride, Ints pool_padding, bool want_dx, bool want_dw, bool want_db) {
-  const ConvShape s = conv_shape(x, w, stride, padding, dilation, groups);
-  ConvPool pool = conv_pool(s, pool_kernel, pool_stride, pool_padding, false);
-  pool.p = dy.size(2), pool.q = dy.size(3);
-  return direct_backward<Backend>(dy, x, w, std::nullopt, offsets, s, &pool, want_dx, want_dw, want_db);
-}
+REGISTER(implement)
 }  // namespace
 }  // namespace torchext
-
-STABLE_TORCH_LIBRARY_IMPL(torchext, CPU, m) {
-  using namespace torchext;
-  m.impl("conv2d", TORCH_BOX((&conv2d<Cpu, false>)));
-  m.impl("conv2d_relu", TORCH_BOX((&conv2d<Cpu, true>)));
-  m.impl("conv2d_backward", TORCH_BOX(&conv2d_backward<Cpu>));
-  m.impl("conv2d_relu_max_pool2d", TORCH_BOX(&conv2d_relu_max_pool2d<Cpu>));
-  m.impl("conv2d_relu_max_pool2d_backward", TORCH_BOX(&conv2d_relu_max_pool2d_backward<Cpu>));
-}

@@ -72,4 +72,24 @@ void conv2d_relu_pass(T* y, int64_t n);
 template <typename T>
 void conv2d_mask_pass(T* dz, const T* dy, const T* y, int64_t n);
 }  // namespace cpu
+
+// By tensor-core or plain matrix products, with w and dw dense in the images' memory format. float32 is multiplied as
+// it is, or rounded to TF32.
+namespace cuda {
+struct ConvWants {
+  bool y, dx, dw, db;
+};
+// How many accumulators of scratch the results wanted need, one after the other.
+template <typename T>
+int64_t conv2d_scratch_size(ConvShape, ConvWants);
+template <typename T>
+void conv2d(T* y, const T* x, const T* w, const T* b, bool relu, bool tf32, ConvShape, acc_t<T>* scratch, void* stream);
+// dz = dy where y > 0 or is NaN, and db. Null dz or db: not written. Null y: dz = dy.
+template <typename T>
+void conv2d_mask(T* dz, T* db, const T* dy, const T* y, ConvShape, acc_t<T>* scratch, void* stream);
+// Null dx or dw: not wanted.
+template <typename T>
+void conv2d_backward(T* dx, T* dw, const T* dz, const T* x, const T* w, bool tf32, ConvShape, acc_t<T>* scratch,
+                     void* stream);
+}  // namespace cuda
 }  // namespace torchext

@@ -1,21 +1,10 @@
 // cross_entropy, glue: view the logits as [n, c, s], allocate once, then hand raw pointers to the backend.
-#include "cross_entropy.h"
+#include "cross_entropy_loss.h"
 
 #include <vector>
 
-#include "cpu/scratch.h"
-#include "glue.h"
-
 namespace torchext {
 namespace {
-enum Reduction : int64_t { kNone, kMean, kSum };  // torch.nn._reduction's numbers
-
-struct Options {
-  int64_t ignore_index;
-  double label_smoothing;
-  int64_t reduction;
-};
-
 // Laid out as [n, d1, ..., c] underneath: channels_last and its likes.
 bool classes_last(const Tensor& t) {
   int64_t expected = 1;
@@ -50,43 +39,12 @@ struct Logits {
   }
   int64_t positions() const { return shape.n * shape.s; }
 
-  int64_t stats_size() const { return (index ? 2 : 3) * positions() + 1; }  // the last: total weight
+  int64_t stats_size() const { return torchext::stats_size(index, positions()); }
   template <typename A>
   SoftmaxStats<A> stats_at(A* p) const {
-    return {p, p + positions(), index ? nullptr : p + 2 * positions()};
+    return torchext::stats_at(p, index, positions());
   }
 };
-
-// The target as the kernels read it; `weights` holds the class weights where they are not the caller's own.
-template <typename T>
-ClassTarget<T> class_target(cpu::Scratch<acc_t<T>>& weights, const Logits& logits, const std::optional<Tensor>& weight,
-                            const Options& options) {
-  using A = acc_t<T>;
-  const int64_t c = logits.shape.c;
-  const double label_smoothing = options.label_smoothing;
-  ClassTarget<T> target{};
-  if (logits.index)
-    target.index = ptr<int64_t>(logits.target);
-  else
-    target.probability = ptr<T>(logits.target);
-  target.keep = static_cast<A>(1 - label_smoothing);
-  target.even = static_cast<A>(label_smoothing / static_cast<double>(c));
-  target.ignore_index = options.ignore_index;
-  if (!weight && logits.index && label_smoothing == 0) return target;
-  if constexpr (std::is_same_v<T, A>)
-    if (weight) target.weight = ptr<T>(*weight);
-  if (!target.weight) {
-    weights = cpu::Scratch<A>(c);
-    for (int64_t j = 0; j < c; ++j) weights[j] = weight ? static_cast<A>(ptr<T>(*weight)[j]) : A(1);
-    target.weight = weights;
-  }
-  if (label_smoothing != 0) {
-    double total = 0;
-    for (int64_t j = 0; j < c; ++j) total += target.weight[j];
-    target.even_total = static_cast<A>(total * label_smoothing / static_cast<double>(c));
-  }
-  return target;
-}
 
 Tensor empty_loss(const Tensor& x, int64_t reduction) {
   if (reduction != kNone) return empty(x, {});
@@ -100,132 +58,75 @@ Tensor empty_loss(const Tensor& x, int64_t reduction) {
 }
 
 struct Cpu {
-  // Fixed by the shape, so that the order of summation does not depend on the number of threads.
-  static int64_t block(ClassShape s) {
-    const int64_t positions = std::min(cpu::kPositions, grain(s.c));
-    return s.s == 1 ? positions : (positions + 63) / 64 * 64;
-  }
-
-  // Calls f(block, p0, p1) for every block of positions.
-  template <typename F>
-  static void each_block(ClassShape s, F&& f) {
-    const int64_t positions = s.n * s.s, size = block(s), blocks = (positions + size - 1) / size;
-    if (blocks == 1) return f(0, 0, positions);  // 0.2 us sooner
-    parallel_for(0, blocks, grain(size * s.c), [&](int64_t block0, int64_t block1) {
-      for (int64_t i = block0; i < block1; ++i) f(i, i * size, std::min(positions, (i + 1) * size));
-    });
-  }
-
-  template <typename T>
-  static LossSum sum(T* loss, SoftmaxStats<acc_t<T>> stats, const T* x, const ClassTarget<T>& target, ClassShape s) {
-    const int64_t blocks = (s.n * s.s + block(s) - 1) / block(s);
-    cpu::Scratch<LossSum> sums(blocks);
-    each_block(
-        s, [&](int64_t i, int64_t p0, int64_t p1) { sums[i] = cpu::cross_entropy(loss, stats, x, target, s, p0, p1); });
-    LossSum total{0, 0, -1};
-    for (int64_t i = 0; i < blocks; ++i) {
-      total.loss += sums[i].loss;
-      total.weight += sums[i].weight;
-      if (total.out_of_range < 0) total.out_of_range = sums[i].out_of_range;
-    }
-    return total;
-  }
-
-  template <typename T>
-  static void gradient(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x,
-                       const ClassTarget<T>& target, SoftmaxStats<acc_t<T>> stats, ClassShape s) {
-    each_block(s, [&](int64_t, int64_t p0, int64_t p1) {
-      cpu::cross_entropy_backward(dx, dloss, dloss_step, scale, x, target, stats, s, p0, p1);
-    });
-  }
-
-  static void require_in_range(int64_t position, const int64_t* index, int64_t c, int64_t ignore_index) {
-    if (position < 0) return;
-    const int64_t t = index[position];
-    require(false, "cross_entropy: expected target in [0, ", c, ") or ignore_index ", ignore_index, ", got ", t,
-            " at flat position ", position, " (torch: Target ", t, " is out of bounds.)");
-  }
-
   template <typename T>
   static void forward(Tensor& loss, Tensor& saved, const Logits& logits, const std::optional<Tensor>& weight,
-                      const Options& options, bool save_gradient) {
+                      const LossOptions& options, bool save_gradient) {
     using A = acc_t<T>;
     const bool mean = options.reduction == kMean;
     const int64_t size = logits.stats_size();
     cpu::Scratch<A> weights(0), scratch(save_gradient ? size : 0);
     A* const stats = save_gradient ? static_cast<A*>(scratch) : ptr<A>(saved);
-    const ClassTarget<T> target = class_target<T>(weights, logits, weight, options);
-    const LossSum total = sum<T>(options.reduction == kNone ? ptr<T>(loss) : nullptr, logits.stats_at(stats),
-                                 ptr<T>(logits.x), target, logits.shape);
-    require_in_range(total.out_of_range, target.index, logits.shape.c, options.ignore_index);
+    const ClassTarget<T> target = class_target<T>(weights, logits.target, logits.shape.c, weight, options);
+    const LossSum total = CpuLoss::sum<T>(options.reduction == kNone ? ptr<T>(loss) : nullptr, logits.stats_at(stats),
+                                          ptr<T>(logits.x), target, logits.shape);
+    CpuLoss::require_in_range("cross_entropy", total.out_of_range, target.index, logits.shape.c, options.ignore_index);
     stats[size - 1] = static_cast<A>(total.weight);
     if (options.reduction != kNone) ptr<T>(loss)[0] = static_cast<T>(mean ? total.loss / total.weight : total.loss);
     const T one(1);
     if (save_gradient)
-      gradient<T>(ptr<T>(saved), &one, 0, mean ? 1 / stats[size - 1] : A(1), ptr<T>(logits.x), target,
-                  logits.stats_at(stats), logits.shape);
+      CpuLoss::gradient<T>(ptr<T>(saved), &one, 0, mean ? 1 / stats[size - 1] : A(1), ptr<T>(logits.x), target,
+                           logits.stats_at(stats), logits.shape);
   }
 
   template <typename T>
   static void backward(Tensor& dx, const Tensor& dloss, const Logits& logits, const std::optional<Tensor>& weight,
-                       const Tensor& stats, const Options& options) {
+                       const Tensor& stats, const LossOptions& options) {
     using A = acc_t<T>;
     cpu::Scratch<A> weights(0);
-    const ClassTarget<T> target = class_target<T>(weights, logits, weight, options);
+    const ClassTarget<T> target = class_target<T>(weights, logits.target, logits.shape.c, weight, options);
     A* const saved = const_cast<A*>(ptr<A>(stats));
-    gradient<T>(ptr<T>(dx), ptr<T>(dloss), options.reduction == kNone,
-                options.reduction == kMean ? 1 / saved[logits.stats_size() - 1] : A(1), ptr<T>(logits.x), target,
-                logits.stats_at(saved), logits.shape);
+    CpuLoss::gradient<T>(ptr<T>(dx), ptr<T>(dloss), options.reduction == kNone,
+                         options.reduction == kMean ? 1 / saved[logits.stats_size() - 1] : A(1), ptr<T>(logits.x),
+                         target, logits.stats_at(saved), logits.shape);
   }
 };
 
 // On a GPU, and on the CPU as the `.simt` overloads.
 struct Cuda {
   template <typename T>
-  static cuda::Target<T> target_of(const Logits& logits, const std::optional<Tensor>& weight, const Options& options) {
-    using A = acc_t<T>;
-    return {logits.index ? ptr<int64_t>(logits.target) : nullptr,
-            logits.index ? nullptr : ptr<T>(logits.target),
-            ptr<T>(weight),
-            nullptr,
-            static_cast<A>(1 - options.label_smoothing),
-            static_cast<A>(options.label_smoothing / static_cast<double>(logits.shape.c)),
-            options.ignore_index};
-  }
-
-  template <typename T>
   static void forward(Tensor& loss, Tensor& saved, const Logits& logits, const std::optional<Tensor>& weight,
-                      const Options& options, bool save_gradient) {
+                      const LossOptions& options, bool save_gradient) {
     const OnDevice on(logits.x);
     const bool reduced = options.reduction != kNone;
     const int64_t size = logits.stats_size();
     Tensor sums = empty(logits.x, {cuda::cross_entropy_scratch_size<T>(logits.shape)}, aoti_torch_dtype_float64());
     std::optional<Tensor> scratch = accumulators<T>(logits.x, save_gradient ? size : 0);
     auto* const stats = scratch ? ptr<acc_t<T>>(scratch) : ptr<acc_t<T>>(saved);
-    cuda::cross_entropy<T>(reduced ? nullptr : ptr<T>(loss), reduced ? ptr<T>(loss) : nullptr, stats + size - 1,
-                           options.reduction == kMean, logits.stats_at(stats), ptr<T>(logits.x),
-                           target_of<T>(logits, weight, options), logits.shape, ptr<double>(sums), on.stream());
+    const int64_t blocks =
+        cuda::cross_entropy<T>(reduced ? nullptr : ptr<T>(loss), logits.stats_at(stats), ptr<T>(logits.x),
+                               CudaTarget<T>(logits.target, logits.shape.c, weight, options).kernels, logits.shape,
+                               ptr<double>(sums), on.stream());
+    cuda::total_loss<T>(reduced ? ptr<T>(loss) : nullptr, stats + size - 1, options.reduction == kMean,
+                        ptr<double>(sums), blocks, on.stream());
     if (save_gradient) gradient<T>(saved, nullptr, logits, weight, stats, options, on);
   }
 
   template <typename T>
   static void backward(Tensor& dx, const Tensor& dloss, const Logits& logits, const std::optional<Tensor>& weight,
-                       const Tensor& stats, const Options& options) {
+                       const Tensor& stats, const LossOptions& options) {
     gradient<T>(dx, ptr<T>(dloss), logits, weight, const_cast<acc_t<T>*>(ptr<acc_t<T>>(stats)), options,
                 OnDevice(logits.x));
   }
 
   template <typename T>
   static void gradient(Tensor& dx, const T* dloss, const Logits& logits, const std::optional<Tensor>& weight,
-                       acc_t<T>* stats, const Options& options, const OnDevice& on) {
-    cuda::Target<T> target = target_of<T>(logits, weight, options);
-    const bool weighted = weight && logits.index && options.label_smoothing != 0;
-    std::optional<Tensor> weight_sum = accumulators<T>(logits.x, weighted ? 1 : 0);
-    if (weighted) cuda::sum_weights<T>(ptr<acc_t<T>>(weight_sum), ptr<T>(weight), logits.shape.c, on.stream());
-    target.weight_sum = ptr<acc_t<T>>(weight_sum);
+                       acc_t<T>* stats, const LossOptions& options, const OnDevice& on) {
+    CudaTarget<T> target(logits.target, logits.shape.c, weight, options);
+    target.sum_weights(logits.x, logits.shape.c, on);
     cuda::cross_entropy_backward<T>(ptr<T>(dx), dloss, options.reduction == kNone,
                                     options.reduction == kMean ? stats + logits.stats_size() - 1 : nullptr,
-                                    ptr<T>(logits.x), target, logits.stats_at(stats), logits.shape, on.stream());
+                                    ptr<T>(logits.x), target.kernels, logits.stats_at(stats), logits.shape,
+                                    on.stream());
   }
 };
 

@@ -27,6 +27,16 @@ struct ClassTarget {
   bool smoothed() const { return even != 0; }
 };
 
+// The target, a ClassTarget or a cuda::Target, of the rows of x from `row` on.
+template <typename Target>
+Target from_row(Target target, int64_t row, ClassShape s) {
+  if (target.index)
+    target.index += row * s.s;
+  else
+    target.probability += row * s.c * s.s;
+  return target;
+}
+
 // Rows of [n * s], one after the other; q_sum is kept for probabilities alone.
 template <typename A>
 struct SoftmaxStats {
@@ -45,7 +55,7 @@ inline constexpr int64_t kPositions = 1024;  // the most positions of one call
 template <typename T>
 LossSum cross_entropy(T* loss, SoftmaxStats<acc_t<T>>, const T* x, const ClassTarget<T>&, ClassShape, int64_t p0,
                       int64_t p1);
-// dx at positions [p0, p1): dloss[p * dloss_step] * scale is each one's gradient
+// dx, which may be x, at positions [p0, p1): dloss[p * dloss_step] * scale is each one's gradient
 template <typename T>
 void cross_entropy_backward(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x,
                             const ClassTarget<T>&, SoftmaxStats<acc_t<T>>, ClassShape, int64_t p0, int64_t p1);
@@ -65,13 +75,16 @@ struct Target {
 // How many doubles of scratch cross_entropy wants.
 template <typename T>
 int64_t cross_entropy_scratch_size(ClassShape);
-// Every position's stats and, unless `losses` is null, its loss; their sum or mean unless `loss` is null; the total
-// weight. An index out of range fails an assertion on the device.
+// Every position's stats and, unless `losses` is null, its loss; the losses' and weights' sums by blocks, as many as it
+// returns, go to scratch. An index out of range fails an assertion on the device.
 template <typename T>
-void cross_entropy(T* losses, T* loss, acc_t<T>* total_weight, bool mean, SoftmaxStats<acc_t<T>>, const T* x,
-                   const Target<T>&, ClassShape, double* scratch, void* stream);
-// dloss has an element a position (`each`) or one for all, or is null: 1. It is divided by *divisor unless that is
-// null.
+int64_t cross_entropy(T* losses, SoftmaxStats<acc_t<T>>, const T* x, const Target<T>&, ClassShape, double* scratch,
+                      void* stream);
+// From those of `count` blocks: the total weight and, unless `loss` is null, the losses' sum or mean.
+template <typename T>
+void total_loss(T* loss, acc_t<T>* total_weight, bool mean, const double* sums, int64_t count, void* stream);
+// dx may be x. dloss has an element a position (`each`) or one for all, or is null: 1. It is divided by *divisor unless
+// that is null.
 template <typename T>
 void cross_entropy_backward(T* dx, const T* dloss, bool each, const acc_t<T>* divisor, const T* x, const Target<T>&,
                             SoftmaxStats<acc_t<T>>, ClassShape, void* stream);

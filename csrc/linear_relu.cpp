@@ -1,27 +1,41 @@
 // linear and linear_relu, glue: allocate once, then hand raw pointers to the backend.
 #include "linear_relu.h"
 
+#include "cpu/isa.h"
 #include "cpu/scratch.h"
+#include "cuda_product.h"
 #include "glue.h"
 #include "onednn.h"
-#include "tf32.h"
 
 namespace torchext {
 namespace {
-// Up to this many multiply-adds our own product is the faster one: a BLAS spends 10 us a call on finding its kernel.
-constexpr int64_t kOwnProduct = 1 << 21;
-constexpr int64_t kProductsPerElement = 8;  // multiply-adds that take as long as streaming one element
+// Where torch's library is faster than our product, in multiply-adds. AVX2: nowhere; on a Zen 3 core ours runs at 88 to
+// 97 GFLOP/s from (64,256)->120 to (512,784)->256, MKL at 57 to 93, oneDNN at 46 to 80. AVX-512: from 2 M on, oneDNN's
+// 186 on a Zen 5 core (MKL: 87) are more than our one level of panels; below, a library spends 10 us on finding its
+// kernel.
+bool library_wins(LinearShape s) { return cpu::isa() != cpu::Isa::kAvx2 && s.m * s.n * s.k > 1 << 21; }
 
-// c = a b + bias, then max(., 0) if relu.
+// c = a b + bias, then max(., 0) if relu: in one piece a thread, as nearly square as the threads divide.
 template <typename T>
 void own_product(T* c, const T* a, const T* b, const T* bias, bool relu, MatmulShape s) {
-  cpu::Scratch<acc_t<T>> packed(cpu::matmul_pack_size<T>(s));
-  cpu::matmul_pack<T>(packed, b, s);
-  parallel_for(0, s.m, grain(s.n * s.k / kProductsPerElement),
-               [&](int64_t row0, int64_t row1) { cpu::matmul<T>(c, a, packed, bias, relu, s, row0, row1); });
+  constexpr int64_t kWork = 1 << 18;  // multiply-adds worth waking a second thread for
+  constexpr int64_t kWhole = 48;      // tiles and panels of every instruction set divide it
+  const int64_t work = s.m * s.n * s.k / kWork;
+  const int64_t threads = work < 2 ? 1 : std::min<int64_t>(work, torch::stable::get_num_threads());
+  int64_t across = 1;
+  for (int64_t i = 2; i <= threads; ++i)
+    if (threads % i == 0 && s.m * i / threads + s.n / i < s.m * across / threads + s.n / across) across = i;
+  auto piece = [](int64_t size, int64_t pieces) {
+    return ((size + pieces - 1) / pieces + kWhole - 1) / kWhole * kWhole;
+  };
+  const int64_t rows = piece(s.m, threads / across), columns = piece(s.n, across);
+  parallel_for(0, threads, 1, [&](int64_t piece0, int64_t piece1) {
+    for (int64_t i = piece0; i < piece1; ++i) {
+      const int64_t i0 = i / across * rows, j0 = i % across * columns;
+      cpu::matmul<T>(c, a, b, bias, relu, s, {i0, std::min(s.m, i0 + rows), j0, std::min(s.n, j0 + columns)});
+    }
+  });
 }
-
-bool small(LinearShape s) { return s.m * s.n * s.k <= kOwnProduct; }
 
 // Rows are summed in kBlock pieces and the pieces in order: the result does not depend on the number of threads.
 template <typename T>
@@ -41,41 +55,50 @@ void mask(T* dz, T* db, const T* dy, const T* y, int64_t m, int64_t n) {
   std::copy_n(static_cast<A*>(sums), n, db);
 }
 
+// x w^T + b, then max(., 0) if relu; x: [m, k] and w: [n, k] by any strides, one of them 1.
+template <typename T>
+void own_product(Tensor& y, const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu) {
+  own_product<T>(ptr<T>(y), ptr<T>(x), ptr<T>(w), ptr<T>(b), relu,
+                 {x.size(0), w.size(0), x.size(1), x.stride(0), x.stride(1), w.stride(1), w.stride(0)});
+}
+
 struct Cpu {
   // Whether backward writes into tensors it is given, or allocates its results itself.
-  static bool fills(LinearShape s) { return small(s); }
+  static bool fills(LinearShape s) { return !library_wins(s); }
+  static Tensor operand(const Tensor& t) { return t.stride(0) == 1 || t.stride(1) == 1 ? t : dense(t); }
 
   static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, LinearShape s) {
-    if (!small(s)) return blas(x, w, b, relu);
+    if (library_wins(s)) return library(x, w, b, relu);
     Tensor y = empty(x, {s.m, s.n});
-    dispatch_float(x, "linear", [&]<typename T>() {
-      own_product<T>(ptr<T>(y), ptr<T>(x), ptr<T>(w), ptr<T>(b), relu, {s.m, s.n, s.k, s.k, 1, 1, s.k});
-    });
+    dispatch_float(x, "linear", [&]<typename T>() { own_product<T>(y, x, w, b, relu); });
     return y;
   }
 
   // y masks dy, if there is one; dx, dw and db are null where not wanted.
   static void backward(Tensor* dx, Tensor* dw, Tensor* db, const Tensor& dy, const Tensor& x, const Tensor& w,
                        const Tensor* y, LinearShape s) {
-    Tensor dz = y && !small(s) ? empty(dy, {s.m, s.n}) : dy;
+    const bool own = !library_wins(s);
+    Tensor dz = y && !own ? empty(dy, {s.m, s.n}) : dy;
     dispatch_float(dy, "linear_backward", [&]<typename T>() {
-      cpu::Scratch<T> scratch(y && small(s) ? s.m * s.n : 0);
-      T* masked = !y ? nullptr : small(s) ? static_cast<T*>(scratch) : ptr<T>(dz);
+      cpu::Scratch<T> scratch(y && own ? s.m * s.n : 0);
+      T* masked = !y ? nullptr : own ? static_cast<T*>(scratch) : ptr<T>(dz);
       if (y || db) mask<T>(masked, db ? ptr<T>(*db) : nullptr, ptr<T>(dy), y ? ptr<T>(*y) : nullptr, s.m, s.n);
-      if (!small(s)) return;
+      if (!own) return;
       const T* g = y ? masked : ptr<T>(dy);
-      if (dx) own_product<T>(ptr<T>(*dx), g, ptr<T>(w), nullptr, false, {s.m, s.k, s.n, s.n, 1, s.k, 1});
-      if (dw) own_product<T>(ptr<T>(*dw), g, ptr<T>(x), nullptr, false, {s.n, s.k, s.m, 1, s.n, s.k, 1});
+      if (dx)
+        own_product<T>(ptr<T>(*dx), g, ptr<T>(w), nullptr, false, {s.m, s.k, s.n, s.n, 1, w.stride(0), w.stride(1)});
+      if (dw)
+        own_product<T>(ptr<T>(*dw), g, ptr<T>(x), nullptr, false, {s.n, s.k, s.m, 1, s.n, x.stride(0), x.stride(1)});
     });
-    if (small(s)) return;
+    if (own) return;
     auto t = [](const Tensor& a) { return torch::stable::transpose(a, 0, 1); };
-    if (dx) *dx = blas(dz, t(w), std::nullopt, false);
-    if (dw) *dw = blas(t(dz), t(x), std::nullopt, false);
+    if (dx) *dx = library(dz, t(w), std::nullopt, false);
+    if (dw) *dw = library(t(dz), t(x), std::nullopt, false);
   }
 
   // x w^T + b, then max(., 0) if relu, by oneDNN or, where that is not to be had, by torch's BLAS. ReLU is a pass of
   // our own: oneDNN's turns NaN into 0.
-  static Tensor blas(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu) {
+  static Tensor library(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu) {
     const int64_t m = x.size(0), n = w.size(0);
     const bool adds_bias = x.scalar_type() == ScalarType::Float && onednn::has_linear();
     Tensor y = adds_bias ? onednn::linear(x, w, b) : empty(x, {m, n});
@@ -94,12 +117,13 @@ struct Cpu {
 // On a GPU, and on the CPU as the `.simt` overloads.
 struct Cuda {
   static bool fills(LinearShape) { return true; }
+  static Tensor operand(const Tensor& t) { return dense(t); }
 
   static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, LinearShape s) {
     const OnDevice on(x);
     Tensor y = empty(x, {s.m, s.n});
     dispatch_float(x, "linear", [&]<typename T>() {
-      product<T>(y, ptr<T>(x), ptr<T>(w), ptr<T>(b), relu, {s.m, s.n, s.k, s.k, 1, 1, s.k}, on);
+      cuda_product<T>(ptr<T>(y), ptr<T>(x), ptr<T>(w), ptr<T>(b), relu, {s.m, s.n, s.k, s.k, 1, 1, s.k}, x, on);
     });
     return y;
   }
@@ -107,31 +131,25 @@ struct Cuda {
   static void backward(Tensor* dx, Tensor* dw, Tensor* db, const Tensor& dy, const Tensor& x, const Tensor& w,
                        const Tensor* y, LinearShape s) {
     const OnDevice on(x);
-    Tensor dz = y ? empty(dy, {s.m, s.n}) : dy;
+    const bool masks = y && (dx || dw);
+    Tensor dz = masks ? empty(dy, {s.m, s.n}) : dy;
     dispatch_float(dy, "linear_backward", [&]<typename T>() {
-      if (y || db) {
+      if (masks || db) {
         auto sums = accumulators<T>(dy, db ? cuda::relu_backward_scratch_size<T>(s.m, s.n) : 0);
-        cuda::relu_backward<T>(y ? ptr<T>(dz) : nullptr, db ? ptr<T>(*db) : nullptr, ptr<T>(dy),
+        cuda::relu_backward<T>(masks ? ptr<T>(dz) : nullptr, db ? ptr<T>(*db) : nullptr, ptr<T>(dy),
                                y ? ptr<T>(*y) : nullptr, s.m, s.n, ptr<acc_t<T>>(sums), on.stream());
       }
       const T* g = ptr<T>(std::as_const(dz));
-      if (dx) product<T>(*dx, g, ptr<T>(w), nullptr, false, {s.m, s.k, s.n, s.n, 1, s.k, 1}, on);
-      if (dw) product<T>(*dw, g, ptr<T>(x), nullptr, false, {s.n, s.k, s.m, 1, s.n, s.k, 1}, on);
+      if (dx) cuda_product<T>(ptr<T>(*dx), g, ptr<T>(w), nullptr, false, {s.m, s.k, s.n, s.n, 1, s.k, 1}, x, on);
+      if (dw) cuda_product<T>(ptr<T>(*dw), g, ptr<T>(x), nullptr, false, {s.n, s.k, s.m, 1, s.n, s.k, 1}, x, on);
     });
-  }
-
-  template <typename T>
-  static void product(Tensor& c, const T* a, const T* b, const T* bias, bool relu, MatmulShape s, const OnDevice& on) {
-    auto pieces = accumulators<T>(c, cuda::matmul_scratch_size<T>(s));
-    const bool tf32 = std::is_same_v<T, float> && allow_tf32();
-    cuda::matmul<T>(ptr<T>(c), a, b, bias, relu, tf32, s, ptr<acc_t<T>>(pieces), on.stream());
   }
 };
 
 template <class Backend, bool kRelu>
 Tensor linear(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b) {
   require(x.dim() == 2 && w.dim() == 2 && x.size(1) == w.size(1), "linear: expected x [m, k] and w [n, k] with one k");
-  return Backend::forward(dense(x), dense(w), dense(b), kRelu, {x.size(0), x.size(1), w.size(0)});
+  return Backend::forward(Backend::operand(x), Backend::operand(w), dense(b), kRelu, {x.size(0), x.size(1), w.size(0)});
 }
 
 // y is linear_relu's result, and masks dy; without it this is linear's backward. What is not wanted comes back empty.
@@ -145,8 +163,8 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward(const Tensor& dy, const Tenso
   Tensor dx = result(want_dx && fills, {s.m, s.k}), dw = result(want_dw && fills, {s.n, s.k});
   Tensor db = result(want_db, {s.n});
   const std::optional<Tensor> mask = dense(y);
-  Backend::backward(want_dx ? &dx : nullptr, want_dw ? &dw : nullptr, want_db ? &db : nullptr, dense(dy), dense(x),
-                    dense(w), mask ? &*mask : nullptr, s);
+  Backend::backward(want_dx ? &dx : nullptr, want_dw ? &dw : nullptr, want_db ? &db : nullptr, dense(dy),
+                    Backend::operand(x), Backend::operand(w), mask ? &*mask : nullptr, s);
   return {dx, dw, db};
 }
 

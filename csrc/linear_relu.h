@@ -19,16 +19,14 @@ struct MatmulShape {
 };
 
 namespace cpu {
-// b rearranged for the kernel, as matmul reads it: matmul_pack_size() accumulators, written once and read by every row
-// range.
+struct MatmulPart {
+  int64_t i0, i1, j0, j1;
+};  // rows [i0, i1), columns [j0, j1) of c
+
+// A part of c = a b + bias, then max(., 0) if relu; bias: [n] or null. One of a_row and a_col is 1, one of b_row and
+// b_col too.
 template <typename T>
-int64_t matmul_pack_size(MatmulShape);
-template <typename T>
-void matmul_pack(acc_t<T>* packed, const T* b, MatmulShape);
-// rows [row0, row1) of c = a b + bias, then max(., 0) if relu; bias: [n] or null
-template <typename T>
-void matmul(T* c, const T* a, const acc_t<T>* packed, const T* bias, bool relu, MatmulShape, int64_t row0,
-            int64_t row1);
+void matmul(T* c, const T* a, const T* b, const T* bias, bool relu, MatmulShape, MatmulPart);
 // y += bias, then max(., 0) if relu, in place; bias: [n] or null
 template <typename T>
 void bias_relu(T* y, const T* bias, bool relu, int64_t n, int64_t row0, int64_t row1);

@@ -1,6 +1,6 @@
-// Large products and convolutions on the CPU, by way of torch's own entry points to oneDNN (twice as fast as the
-// default BLAS path on AMD). They are C functions of torch's AOTInductor ABI; a torch built without oneDNN lacks them,
-// hence the weak references.
+// Large products and convolutions on the CPU, by way of torch's own entry points to oneDNN (with AVX-512 on AMD twice
+// as fast as the default BLAS path). They are C functions of torch's AOTInductor ABI; a torch built without oneDNN
+// lacks them, hence the weak references.
 #pragma once
 #include "glue.h"
 
@@ -20,6 +20,8 @@ __attribute__((weak)) AOTITorchError aoti_torch_cpu_convolution_backward(
     int64_t groups, const int32_t* wanted, int64_t wanted_count, AtenTensorHandle* dx, AtenTensorHandle* dw,
     AtenTensorHandle* db);
 AOTITorchError aoti_torch_cpu_mm_out(AtenTensorHandle out, AtenTensorHandle a, AtenTensorHandle b);
+AOTITorchError aoti_torch_cpu_addmm_out(AtenTensorHandle out, AtenTensorHandle c, AtenTensorHandle a,
+                                        AtenTensorHandle b, double beta, double alpha);
 }
 
 namespace torchext::onednn {

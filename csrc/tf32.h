@@ -1,11 +1,11 @@
-// Whether a float32 product on the device may round its operands to TF32: torch's own switch, read when the kernel runs
-// (torch.backends.cuda.matmul.fp32_precision, .allow_tf32, torch.set_float32_matmul_precision). The stable ABI does not
-// tell; Python does, in 0.2 us.
+// Whether a float32 "matmul" or "conv" on the device may round its operands to TF32: torch's own switches, read when
+// the kernel runs (torch.backends.cuda.matmul and torch.backends.cudnn: fp32_precision, allow_tf32). The stable ABI
+// does not tell; Python does, in 0.2 us.
 #pragma once
 #include <Python.h>
 
 namespace torchext {
-inline bool allow_tf32() {
+inline bool allow_tf32(const char* op) {
   const PyGILState_STATE held = PyGILState_Ensure();
   static PyObject* getter = nullptr;
   if (!getter) {
@@ -13,7 +13,7 @@ inline bool allow_tf32() {
     if (torch) getter = PyObject_GetAttrString(torch, "_get_fp32_precision_getter");
     Py_XDECREF(torch);
   }
-  PyObject* precision = getter ? PyObject_CallFunction(getter, "ss", "cuda", "matmul") : nullptr;
+  PyObject* precision = getter ? PyObject_CallFunction(getter, "ss", "cuda", op) : nullptr;
   PyObject* tf32 = precision ? PyUnicode_FromString("tf32") : nullptr;
   const bool allowed = tf32 && PyUnicode_Compare(precision, tf32) == 0;
   Py_XDECREF(tf32);

@@ -1,5 +1,6 @@
 """The one matrix all ops are tested on: instruction set or GPU kernel x dtype; and what a case can make and judge."""
 
+import contextlib
 import copy
 import os
 import pickle
@@ -11,8 +12,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import torchext
-from torchext import _route
+GPU = torch.cuda.is_available()
+if not GPU:
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before our Triton kernels are imported: they run on CPU tensors
+
+import torchext  # noqa: E402
+from torchext import _route  # noqa: E402
 
 hypothesis.settings.register_profile(
     "torchext", derandomize=True, deadline=None, max_examples=40, suppress_health_check=list(hypothesis.HealthCheck)
@@ -21,12 +26,44 @@ hypothesis.settings.load_profile("torchext")
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 ISAS = torchext._C.cpu_isas() if torchext._C else []
-CUDA = {path.stem for path in (Path(__file__).parent.parent / "csrc/cuda").glob("*.cu")}
+ROOT = Path(__file__).parent.parent
+CUDA = {path.stem for path in (ROOT / "csrc/cuda").glob("*.cu")}
+GPU_KERNELS = {  # where GPU kernels run here: the ops that have one
+    "cuda": CUDA if GPU and _route.gpu else set(),
+    "simt": CUDA if _route.simt() else set(),  # the same on the CPU
+    "triton": {path.stem for path in (ROOT / "kernels").glob("*.py")} if _route.triton() else set(),
+}
+OVERLOADS = {"simt": "simt", "triton": "triton"}
+
+
+def on_device_of(isa):
+    """Makes tensors where `isa` runs: on the GPU, where one is at hand and Triton is not interpreted."""
+    on_gpu = isa == "cuda" or (isa == "triton" and GPU and not _route.triton().INTERPRETED)
+    return torch.device("cuda") if on_gpu else contextlib.nullcontext()
 
 
 def pytest_configure():
     assert torchext._C is not None, "torchext._C is not built: run `make build`"
+    torch.backends.cudnn.allow_tf32 = False  # results are held to float32's own precision
     torch.set_num_threads(1)  # tests run side by side; those about threads ask for more
+    if _route.triton() and _route.triton().INTERPRETED:
+        _patch_each_module_once()
+
+
+def _patch_each_module_once():
+    """Triton's interpreter patches its language for each launch, and, 1 ms, for each call of a helper, lastingly."""
+    from triton.runtime.interpreter import InterpretedFunction
+
+    original, patched = InterpretedFunction.__call__, set()
+
+    def call(self, *args, **kwargs):
+        module = self.fn.__globals__["__name__"]
+        if module in patched:
+            return self.rewrite()(*args, **kwargs)
+        patched.add(module)
+        return original(self, *args, **kwargs)
+
+    InterpretedFunction.__call__ = call
 
 
 @dataclass
@@ -39,7 +76,7 @@ class Case:
     @property
     def overload(self):
         """Of our ops: what must have run."""
-        return "simt" if self.isa == "simt" else "default"
+        return OVERLOADS.get(self.isa, "default")
 
     def tensor(self, *shape, scale=1.0):
         return (torch.randn(*shape, dtype=torch.float64) * scale).to(self.dtype)
@@ -94,27 +131,43 @@ def seeded_and_native():
 
 
 def pytest_generate_tests(metafunc):
-    """Tests of an op run on every instruction set and, where it has a CUDA kernel, on that, executed by csrc/simt."""
+    """Tests of an op run on every instruction set and on its GPU kernels; without a GPU by simt and the interpreter."""
     name = metafunc.module.__name__.removeprefix("test_")
-    has_kernel = any(name == op or name.startswith(f"{op}_") for op in CUDA)
-    simt = ["simt"] if has_kernel and _route.simt() is not None else []
+    gpu = [backend for backend, ops in GPU_KERNELS.items() if any(f"{name}_".startswith(f"{op}_") for op in ops)]
     if "isa" in metafunc.fixturenames:
-        metafunc.parametrize("isa", [*ISAS, *simt], indirect=True)
+        metafunc.parametrize("isa", [*ISAS, *gpu], indirect=True)
     if "overload" in metafunc.fixturenames:
-        metafunc.parametrize("overload", ["default", *simt])
+        metafunc.parametrize("overload", ["default", *gpu], indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Interpreted, a launch takes 10 ms: of Triton's cases the slow tools and two dtypes of four are long runs."""
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        slow = "gradcheck" in item.name or "opcheck" in item.name or params.get("case") in DTYPES[::3]
+        if not GPU and slow and "triton" in (params.get("isa"), params.get("overload")):
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture
 def isa(request):
     """Runs the test on one CPU instruction set after the other, and on the GPU kernels."""
-    if request.param == "simt":
-        with torchext.backend("simt"):
-            yield "simt"
+    if request.param in GPU_KERNELS:
+        with on_device_of(request.param), torchext.backend(OVERLOADS.get(request.param, "native")):
+            yield request.param
         return
     before = torchext._C.cpu_isa()
     torchext._C.use_cpu_isa(request.param)
     yield request.param
     torchext._C.use_cpu_isa(before)
+
+
+@pytest.fixture
+def overload(request):
+    """Of an op: each that has a kernel, its tensors made where it runs."""
+    with on_device_of(request.param):
+        yield OVERLOADS.get(request.param, "default")
 
 
 @pytest.fixture(params=DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))

@@ -3,9 +3,14 @@
 Each maker returns (model, loss(model, batch) -> scalar, batch, optimizer). Dropout is off: curves can be compared.
 """
 
-import itertools
+import sys
+from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from bench import models
+from bench.models.data import images, sgd
 
 NETWORKS = {}
 
@@ -15,12 +20,26 @@ def network(maker):
     return maker
 
 
-def images(n=16, size=28, channels=1):
-    return torch.randn(n, channels, size, size), torch.randint(10, (n,))
+def measured(maker, batch=16):
+    """A network that bench/models defines and the benchmark measures."""
+
+    def make(nn, F):
+        model, *rest = maker(nn, F, batch)
+        for layer in model.modules():
+            if isinstance(layer, torch.nn.modules.dropout._DropoutNd):
+                layer.eval()
+        return model, *rest
+
+    NETWORKS[maker.__name__] = make
 
 
-def sgd(model, lr=0.01, **options):
-    return torch.optim.SGD(model.parameters(), lr=lr, **options)
+measured(models.softmax_regression)
+measured(models.mlp, 100)
+measured(models.mlp_with_dropout)
+measured(models.autoencoder)
+measured(models.lenet, 64)
+measured(models.early_cnn)
+measured(models.cnn_with_batch_norm, 20)
 
 
 @network
@@ -64,59 +83,6 @@ def diabetes_mlp(nn, F):
 
 
 @network
-def softmax_regression(nn, F):
-    model, loss = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), nn.CrossEntropyLoss()
-    return model, lambda m, b: loss(m(b[0]), b[1]), images(), sgd(model)
-
-
-@network
-def mlp(nn, F):
-    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 500), nn.ReLU(), nn.Linear(500, 10))
-    loss = nn.CrossEntropyLoss()
-    return model, lambda m, b: loss(m(b[0]), b[1]), images(100), torch.optim.Adam(model.parameters(), lr=1e-3)
-
-
-@network
-def mlp_with_dropout(nn, F):
-    model = nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(784, 256), nn.ReLU(), nn.Dropout(0.2),
-        nn.Linear(256, 256), nn.ReLU(), nn.Dropout(0.5),
-        nn.Linear(256, 10),
-    )  # fmt: skip
-    loss = nn.CrossEntropyLoss()
-    return model.eval(), lambda m, b: loss(m(b[0]), b[1]), images(), sgd(model)
-
-
-@network
-def lenet(nn, F):
-    class LeNet(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv1, self.conv2 = nn.Conv2d(1, 6, 5), nn.Conv2d(6, 16, 5)
-            self.fc1, self.fc2, self.fc3 = nn.Linear(256, 120), nn.Linear(120, 84), nn.Linear(84, 10)
-
-        def forward(self, x):
-            x = F.max_pool2d(F.relu(self.conv1(x)), (2, 2))
-            x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-            x = x.view(-1, 256)
-            return self.fc3(F.relu(self.fc2(F.relu(self.fc1(x)))))
-
-    model, loss = LeNet(), nn.CrossEntropyLoss()
-    return model, lambda m, b: loss(m(b[0]), b[1]), images(64), sgd(model, 1e-3)
-
-
-@network
-def cnn_with_batch_norm(nn, F):
-    def block(c, k):
-        return nn.Sequential(nn.Conv2d(c, k, 5, padding=2), nn.BatchNorm2d(k), nn.ReLU(), nn.MaxPool2d(2))
-
-    model = nn.Sequential(block(1, 16), block(16, 32), nn.Flatten(), nn.Linear(1568, 10))
-    loss = nn.CrossEntropyLoss()
-    return model, lambda m, b: loss(m(b[0]), b[1]), images(20), torch.optim.Adam(model.parameters(), lr=1e-3)
-
-
-@network
 def lstm_classifier(nn, F):
     class Model(nn.Module):
         def __init__(self):
@@ -136,18 +102,6 @@ def word_embeddings(nn, F):
     model = nn.Sequential(nn.Embedding(50, 10), nn.Flatten(), nn.Linear(20, 128), nn.ReLU(), nn.Linear(128, 50))
     batch = torch.randint(50, (30, 2)), torch.randint(50, (30,))
     return model, lambda m, b: F.nll_loss(F.log_softmax(m(b[0]), dim=1), b[1]), batch, sgd(model, 0.1)
-
-
-@network
-def autoencoder(nn, F):
-    widths = [784, 128, 64, 12, 3]
-    layers = [nn.Flatten()]
-    for a, b in itertools.pairwise(widths):
-        layers += [nn.Linear(a, b), nn.Tanh()]
-    for a, b in itertools.pairwise(widths[::-1]):
-        layers += [nn.Linear(a, b), nn.Tanh()]
-    model, mse = nn.Sequential(*layers[:-1], nn.Sigmoid()), nn.MSELoss()
-    return model, lambda m, b: mse(m(b[0]), b[0].flatten(1)), images(), torch.optim.Adam(model.parameters(), lr=1e-3)
 
 
 @network

@@ -44,6 +44,27 @@ def test_same_numbers_same_state_dict_same_parameters():
     twin.load_state_dict(model.state_dict(), strict=True)
 
 
+def test_batch_norm_relu_and_pool_become_one():
+    model = stock.Sequential(
+        stock.Conv2d(1, 4, 5), stock.BatchNorm2d(4), stock.ReLU(), stock.MaxPool2d(3, 2, 1),
+        stock.Conv2d(4, 4, 3), stock.BatchNorm2d(4), stock.ReLU(),
+    )  # fmt: skip
+    twin = copy.deepcopy(model)
+    assert [type(layer) for layer in torchext.accelerate(model)] == [
+        nn.Conv2d, nn.BatchNormReLUMaxPool2d, stock.Identity, stock.Identity,
+        nn.Conv2d, stock.BatchNorm2d, stock.ReLU,
+    ]  # fmt: skip
+    x = torch.randn(6, 1, 16, 16)
+    y, want = model(x), twin(x)
+    torch.testing.assert_close(y, want, rtol=1e-4, atol=1e-4)
+    y.square().sum().backward()
+    want.square().sum().backward()
+    for a, b in zip(model.parameters(), twin.parameters()):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(list(model.buffers()), list(twin.buffers()))
+    torch.testing.assert_close(model.eval()(x), twin.eval()(x), rtol=1e-4, atol=1e-4)
+
+
 def test_an_optimizer_made_before_goes_on():
     model = cnn()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-STEMS = ("linear_relu", "cross_entropy", "conv2d", "max_pool2d", "dropout")
+STEMS = (
+    *("linear_relu", "cross_entropy", "linear_cross_entropy", "conv2d", "max_pool2d", "batch_norm_relu_max_pool2d"),
+    "dropout",
+)
 ROOMS = (
     "csrc/{stem}.h",
     "csrc/{stem}.cpp",
@@ -16,6 +19,7 @@ ROOMS = (
     "tests/test_{stem}.py",
     "bench/bench_{stem}.py",
 )
+GPU_ROOMS = ("csrc/cuda/{stem}.cu", "kernels/{stem}.py")  # where the op has such a kernel
 LINES = 300
 
 
@@ -28,11 +32,13 @@ def tracked(*patterns):
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_an_op_lives_in_its_rooms_and_nowhere_else(stem):
+    longer = [other for other in STEMS if stem in other and other != stem]  # linear_cross_entropy's are its own
     found = {f for f in tracked(f"*{stem}*") if not f.startswith("bench/results/")}
+    found = {f for f in found if not any(other in f for other in longer)}
     rooms = {room.format(stem=stem) for room in ROOMS}
     assert rooms <= found
     extra = found - rooms
-    assert all(Path(f).parent in {Path(room).parent for room in (*rooms, f"csrc/cuda/{stem}.cu")} for f in extra), extra
+    assert all(Path(f).parent in {Path(room).parent for room in (*rooms, *GPU_ROOMS)} for f in extra), extra
     assert all(stem in Path(f).name for f in extra)
 
 
@@ -66,3 +72,9 @@ def test_every_op_has_a_schema_a_fake_and_a_cpu_kernel():
             has = torch._C._dispatch_has_kernel_for_dispatch_key(f"torchext::{name}", key)
             fake = torch._library.simple_registry.singleton.find(f"torchext::{name}").fake_impl.kernel is not None
             assert has or (key == "Meta" and fake), f"torchext::{name} has no {key} implementation"
+
+
+def test_an_op_is_cpu_only_until_it_has_a_cuda_kernel():
+    from torchext._op import CPU_ONLY
+
+    assert not {f"csrc/cuda/{name}.cu" for name in CPU_ONLY} & tracked("csrc/cuda/*")

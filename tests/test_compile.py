@@ -1,10 +1,13 @@
 """torch.compile(backend="torchext"): the fusions on a traced graph, functional style included."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as stock_F
 from torch import nn as stock
 
+import torchext
 from torchext.demo import load
 
 
@@ -41,6 +44,18 @@ def test_functional_chains_become_fused_ops():
     torch.testing.assert_close(y, want)
     for a, p in zip(gradients, model.parameters()):
         torch.testing.assert_close(a, p.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_batch_norm_relu_and_pool_become_one_op():
+    model = stock.Sequential(stock.Conv2d(1, 4, 3), stock.BatchNorm2d(4), stock.ReLU(), stock.MaxPool2d(2))
+    twin = copy.deepcopy(model)
+    compiled = torch.compile(model, backend="torchext", fullgraph=True)
+    x = torch.randn(6, 1, 14, 14)
+    with torchext.record_routes() as routes:
+        y = compiled(x)
+    assert ("batch_norm_relu_max_pool2d", "native") in [(r.op, r.backend) for r in routes]
+    torch.testing.assert_close(y, twin(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(list(model.buffers()), list(twin.buffers()))
 
 
 def test_a_value_used_twice_is_not_fused_away():

@@ -29,8 +29,9 @@ def test_gradcheck_and_gradgradcheck(isa, reduction):
             (lambda x, t=hard, o=options: F.cross_entropy(x, t, **o), (x,)),
             (lambda x, t, o=options: F.cross_entropy(x, t, **o), (x, soft)),
         ):
-            assert torch.autograd.gradcheck(f, inputs)
-            assert torch.autograd.gradgradcheck(f, inputs)
+            # interpreted kernels are too slow for every column of a Jacobian: a random projection of it
+            assert torch.autograd.gradcheck(f, inputs, fast_mode=isa == "triton")
+            assert torch.autograd.gradgradcheck(f, inputs, fast_mode=isa == "triton")
 
 
 # 129 x 129 logits are more than a small loss: backward is then a call of its own.

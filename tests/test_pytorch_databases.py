@@ -22,8 +22,14 @@ RANDOM = ("dropout", "dropout2d")
 FUNCTIONS = ("linear", "conv2d", "max_pool2d", "cross_entropy", *RANDOM)
 MODULES = ("Linear", "Conv2d", "MaxPool2d", "CrossEntropyLoss")
 
-OP_INFOS = {info.name.removeprefix("nn.functional."): info for info in op_db if info.name.startswith("nn.functional.")}
+OP_INFOS = {
+    info.name.removeprefix("nn.functional."): info
+    for info in op_db
+    if info.name.startswith("nn.functional.") and not info.variant_test_name
+}
 MODULE_INFOS = {info.module_cls.__name__: info for info in module_db}
+FUNCTIONS += ("linear_cross_entropy",) if "linear_cross_entropy" in OP_INFOS else ()  # torch has it from 2.13 on
+MODULES += ("LinearCrossEntropyLoss",) if "LinearCrossEntropyLoss" in MODULE_INFOS else ()
 
 
 def tensors(tree):

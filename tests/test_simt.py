@@ -147,16 +147,18 @@ def test_threads_and_blocks_come_in_an_order_the_seed_decides(kernels):
     assert np.array_equal(orders[0], orders[2]) and not np.array_equal(orders[0], orders[1])
 
 
-def test_traffic_is_counted_per_launch():
+@pytest.mark.parametrize("want_dx", [False, True])
+def test_traffic_is_counted_per_launch(want_dx):
+    """The masked gradient is written for dx, and for db alone only summed: three rows of parts, one a block."""
     m, n = 300, 64
     simt = _route.simt()
     x, w, y = torch.randn(m, 8), torch.randn(n, 8), torch.randn(m, n)
     simt.record(True)
-    torch.ops.torchext.linear_backward.simt(y, x, w, y, False, False, True)
-    mask, add = simt.launches()
+    torch.ops.torchext.linear_backward.simt(y, x, w, y, want_dx, False, True)
+    mask, add, *_ = simt.launches()
     simt.record(False)
     assert (mask["kernel"], add["kernel"]) == ("relu_backward_kernel<float, 4>", "add_rows_kernel<float>")
-    assert mask["read"] == 2 * m * n * 4 and mask["written"] == m * n * 4 + 3 * n * 4
+    assert mask["read"] == 2 * m * n * 4 and mask["written"] == want_dx * m * n * 4 + 3 * n * 4
     assert add["read"] == 3 * n * 4 and add["written"] == n * 4
 
 

@@ -41,6 +41,16 @@ def test_matrix_products_run_on_tensor_cores_fed_by_async_copies(target):
 
 
 @pytest.mark.parametrize("target", list(static.TARGETS))
+def test_convolutions_run_on_tensor_cores_fed_by_async_copies(target):
+    rows = {r["kernel"]: r for r in entry("conv2d", target)["kernels"] if r["kernel"].startswith("conv2d_kernel")}
+    halves = [r for name, r in rows.items() if "TensorCores<BFloat16" in name or "TensorCores<Half" in name]
+    assert halves and all(r["mma"] and r["ldmatrix"] for r in halves)
+    assert all(r["mma"] for name, r in rows.items() if "TensorCores<float" in name)
+    single_halves = [name for name, r in rows.items() if not r["cp.async"]]
+    assert all(name.endswith((", 1, 1, BFloat16>", ", 1, 1, Half>")) for name in single_halves)
+
+
+@pytest.mark.parametrize("target", list(static.TARGETS))
 def test_dropout_moves_packs_of_16_bytes(target):
     rows = entry("dropout", target)["kernels"]
     wide = [row for row in rows if not row["kernel"].endswith(", 1>")]
@@ -73,6 +83,14 @@ def test_max_pool2d_moves_16_bytes_at_once(target):
             f"gather<{dtype}, {wide}, true>",
         ):
             assert rows[f"unpool_{unpool}"]["16-byte loads"] and rows[f"unpool_{unpool}"]["16-byte stores"]
+
+
+@pytest.mark.parametrize("target", list(static.TARGETS))
+def test_conv2d_relu_max_pool2d_stages_16_bytes_at_once_and_two_blocks_fit(target):
+    rows = entry("conv2d_relu_max_pool2d", target)["kernels"]
+    staging = [row for row in rows if row["kernel"].startswith(("conv_pool", "weight_gradient"))]
+    assert len(staging) == 4 * (4 + 4) and all(row["16-byte loads"] for row in staging)
+    assert all(row["registers"] <= 128 for row in rows if "double" not in row["kernel"])
 
 
 @pytest.mark.long

@@ -1,8 +1,10 @@
-"""python -m torchext info | demo: what is available here and why not; the main job on real data."""
+"""python -m torchext info | bench | demo: what is available here and why not; the speed here; the main job."""
 
 import argparse
 import platform
+import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
@@ -18,17 +20,47 @@ def info() -> int:
         print(f"native    no: {_route._missing}")
         return 1
     print(f"native    CPU, {torchext._C.cpu_isa()} (this processor and build run {', '.join(torchext._C.cpu_isas())})")
+    print(f"cuda      {_cuda()}")
+    print(f"triton    {_triton()}")
     print(f"backends  {', '.join(_route.backends())}")
     print(f"threads   {torch.get_num_threads()}")
     return 0
 
 
+def _cuda() -> str:
+    if torch.version.cuda is None:
+        return f"no: torch {torch.__version__} is built without CUDA"
+    if not _route.gpu:
+        return "no: this build of torchext has no CUDA kernels (USE_CUDA=1 builds them or says why not)"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU here"
+
+
+def _triton() -> str:
+    kernels = _route.triton()
+    if kernels is None:
+        return "no: pip install triton"
+    if kernels.INTERPRETED:
+        return "interpreted on the CPU (TRITON_INTERPRET=1)"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU; TRITON_INTERPRET=1 interprets it"
+
+
+def bench(arguments: list[str]) -> int:
+    """Measures on this machine: bench/ of the checkout, which wheels do not hold."""
+    root = Path(__file__).parent.parent
+    if not (root / "bench/harness.py").is_file():
+        print("bench is in the source tree, not in wheels: run `python -m bench` in a checkout", file=sys.stderr)
+        return 1
+    return subprocess.run([sys.executable, "-m", "bench", *arguments], cwd=root, check=False).returncode
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m torchext", description=__doc__)
-    parser.add_argument("command", choices=("info", "demo"))
+    parser.add_argument("command", choices=("info", "bench", "demo"))
     command = parser.parse_args(sys.argv[1:2]).command
     if command == "info":
         return info()
+    if command == "bench":
+        return bench(sys.argv[2:])
     from . import demo
 
     return demo.main(sys.argv[2:])

@@ -29,15 +29,20 @@ def pair(value):
 
 
 def prefers_direct(x, w, p, q, pooled) -> bool:
-    """Whether our direct kernel, and not a library's, serves a convolution to [p, q] results: the measured rule.
+    """Whether our own kernel, and not a library's, serves a convolution to [p, q] results: the measured rule.
 
     Measured forward and backward on one AVX-512 core against oneDNN. Channels in blocks of 16 are oneDNN's own ground;
     beside it the direct kernel wins 1.0x to 3x while its scratch stays in the caches, and with pooling 1.3x to 9x.
+    On a GPU one kernel of ours serves every shape, and "auto" leaves them to cuDNN until it is measured.
     """
     n, c, height, width = x.shape
     k, group_c, r, s = w.shape
     taps = group_c * r * s
+    if x.is_cuda or _route._backend == "simt":
+        return not _route.auto()
     lanes, size = (8, 8) if x.dtype is torch.float64 else (16, 4)
+    if pooled and _route._backend == "triton":  # one product per tap of the window: few channels, by design, unmeasured
+        return taps <= 256
     scratch = lanes * size * (c * height * width + 2 * k * p * q)
     if _route._backend == "native":
         return scratch <= 1 << 28
@@ -55,7 +60,7 @@ def plan(x, w, b, stride, padding, dilation, groups, pooled=False):
     why = _route.why_stock(x, w, b)
     if why is not None:
         return why, None
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu" if x.is_cpu else "cuda"):
         return "under autocast", None
     stride, dilation = pair(stride), pair(dilation)
     if stride is None or dilation is None or w.dim() != 4 or x.dim() != 4 or type(groups) is not int:
@@ -72,7 +77,7 @@ def plan(x, w, b, stride, padding, dilation, groups, pooled=False):
         return "shapes only stock takes", None
     p = out_size(h, r, stride[0], padding[0], dilation[0])
     q = out_size(width, s, stride[1], padding[1], dilation[1])
-    if p < 1 or q < 1 or not w.numel():
+    if p < 1 or q < 1 or not w.numel() or max(h + 2 * padding[0], width + 2 * padding[1]) >= 1 << 30:
         return "shapes only stock takes", None
     return (stride, padding, dilation, groups, prefers_direct(x, w, p, q, pooled)), (p, q)
 

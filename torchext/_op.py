@@ -9,23 +9,25 @@ from torch import Tensor
 
 LIB = torch.library.Library("torchext", "DEF")
 OPS: list[str] = []
+CPU_ONLY: set[str] = set()  # of these: a GPU's tensors go to stock, and a build for GPUs has no kernel
 
-
-SIMT: set[str] = set()  # the ops that backend "simt" serves
+SERVED: dict[str, set[str]] = {"simt": set(), "triton": set()}  # by each backend, the ops that have an overload of it
 _CHOOSERS: list[Callable[[str], None]] = []
 
 
-def define(name: str, signature: str, fake: Callable) -> Callable:
+def define(name: str, signature: str, fake: Callable, cpu_only: bool = False) -> Callable:
     """Declares torch.ops.torchext.<name>, which csrc/ implements, and returns a function that calls it.
 
-    There is one overload per backend, all of one schema: `.default` (the CPU's and the GPU's own kernels) and `.simt`
-    (the GPU's kernels run on the CPU). The function calls the one that :func:`use` chose last; going through it costs
+    There is one overload per backend, all of one schema: `.default` (csrc/cpu, csrc/cuda), `.simt` (csrc/cuda run on
+    the CPU) and `.triton` (kernels/). The function calls the one that :func:`use` chose last; going through it costs
     20 ns. `fake` gives the results' shapes and strides, for all.
     """
-    for overload in ("", ".simt"):
+    for overload in ("", ".simt", ".triton"):
         LIB.define(name + overload + signature)
         torch.library.register_fake(f"torchext::{name}{overload}", fake, lib=LIB)
     OPS.append(name)
+    if cpu_only:
+        CPU_ONLY.add(name)
     packet = getattr(torch.ops.torchext, name)
     overload = packet.default
 
@@ -34,10 +36,10 @@ def define(name: str, signature: str, fake: Callable) -> Callable:
 
     def choose(backend: str) -> None:
         nonlocal overload
-        simt = backend == "simt" and _has_kernel(f"{name}.simt", "CPU")
-        overload = packet.simt if simt else packet.default
-        if simt:
-            SIMT.add(name)
+        served = backend in SERVED and any(_has_kernel(f"{name}.{backend}", key) for key in ("CPU", "CUDA"))
+        overload = getattr(packet, backend if served else "default")
+        if served:
+            SERVED[backend].add(name)
 
     _CHOOSERS.append(choose)
     return op
@@ -48,8 +50,8 @@ def _has_kernel(name: str, key: str) -> bool:
 
 
 def on_gpu() -> bool:
-    """Whether this build has the CUDA kernels of every op."""
-    return all(_has_kernel(name, "CUDA") for name in OPS)
+    """Whether this build has the CUDA kernels of every op that is to have one."""
+    return all(_has_kernel(name, "CUDA") for name in OPS if name not in CPU_ONLY)
 
 
 def use(backend: str) -> None:

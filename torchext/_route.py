@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from . import _op
 
-BACKENDS = ("auto", "native", "simt", "stock")
+BACKENDS = ("auto", "native", "triton", "simt", "stock")
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 PLAIN = (Tensor, torch.nn.Parameter)
+LIBRARY_ON_GPU = "not measured on a GPU yet, where the library is fast: torchext.backend('native') has ours"
 _STRIDED = torch.strided
 _functorch_active = torch._C._are_functorch_transforms_active
 _forward_ad = torch.autograd.forward_ad
@@ -29,7 +31,7 @@ _record: list[Choice] | None = None
 
 @dataclass(frozen=True)
 class Choice:
-    """One call of one op: which `backend` served it ("native", "simt" or "stock"), and `why` where that is stock."""
+    """One call of one op: which `backend` served it ("native", "triton", "simt", "stock"); `why` where it is stock."""
 
     op: str
     backend: str
@@ -45,11 +47,12 @@ def backend(name: str) -> Iterator[None]:
     """Serves our ops by one backend within the block.
 
     Args:
-        name: "auto" (ours unless stock measured faster, the default), "native" (ours wherever it can), "simt" (our
-            GPU kernels, run thread by thread on the CPU to be tested there; only in development builds) or "stock".
+        name: "auto" (ours unless stock measured faster, the default), "native" (ours in C++ or CUDA wherever it can),
+            "triton" (ours in Triton: on a GPU, or on the CPU where TRITON_INTERPRET=1 was set), "simt" (our CUDA
+            kernels, run thread by thread on the CPU to be tested there; only in development builds) or "stock".
 
     Raises:
-        ValueError: `name` is none of these, or this build lacks it.
+        ValueError: `name` is none of these, or it is not installed here.
 
     Example:
         >>> with torchext.backend("stock"):
@@ -60,6 +63,8 @@ def backend(name: str) -> Iterator[None]:
         raise ValueError(f"backend: name is {name!r}, expected one of {', '.join(map(repr, backends()))}")
     if name == "simt" and simt() is None:
         raise ValueError("backend: this build has no 'simt': set TORCHEXT_SIMT=1 when building, as `make build` does")
+    if name == "triton" and triton() is None:
+        raise ValueError("backend: 'triton' needs the package triton: pip install triton")
     before, _backend = _backend, name
     try:
         _op.use(name)
@@ -78,9 +83,17 @@ def simt() -> Any:
         return None
 
 
+def triton() -> Any:
+    """The package of our Triton kernels, None where Triton is missing; loading it registers them (0.3 s, once)."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    return importlib.import_module("torchext.kernels")
+
+
 def backends() -> tuple[str, ...]:
     """The names that :func:`backend` takes here."""
-    return tuple(name for name in BACKENDS if name != "simt" or simt() is not None)
+    missing = {"simt": simt() is None, "triton": triton() is None}
+    return tuple(name for name in BACKENDS if not missing.get(name))
 
 
 @contextlib.contextmanager
@@ -116,11 +129,17 @@ def why_stock(first: Tensor, *others: Tensor | None) -> str | None:
             type(t) not in PLAIN or t.dtype is not dtype or t.is_cpu is not cpu or t.layout is not _STRIDED
         ):
             return _why_tensor(t) or f"mixed dtypes or devices: {dtype} {first.device}, {t.dtype} {t.device}"
-    return _missing if cpu else _why_devices(first, *others)
+    return _why_cpu() if cpu else _why_devices(first, *others)
 
 
 def _on_gpu(t: Tensor) -> bool:
-    return t.is_cuda and gpu and _backend != "simt"
+    return t.is_cuda and (_backend == "triton" or (gpu and _backend != "simt"))
+
+
+def _why_cpu() -> str | None:
+    if _backend == "triton" and not triton().INTERPRETED:
+        return "Triton needs a GPU, or TRITON_INTERPRET=1 before its import"
+    return _missing
 
 
 def _why_devices(first: Tensor, *others: Tensor | None) -> str | None:
@@ -154,7 +173,8 @@ def auto() -> bool:
 def note(op: str, why: str | None = None) -> None:
     """Records the choice, if anybody asked."""
     if _record is not None:
-        ours = "simt" if _backend == "simt" and op.startswith(tuple(_op.SIMT)) else "native"  # named after its op
+        served = op.startswith(tuple(_op.SERVED.get(_backend, ())))  # a function is named after its op
+        ours = _backend if served else "native"
         _record.append(Choice(op, ours if why is None else "stock", why or "", _layer))
 
 

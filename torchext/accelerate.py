@@ -13,8 +13,9 @@ def accelerate(model: torch.nn.Module) -> torch.nn.Module:
 
     Every layer that is exactly a stock class we have a kernel for (not a subclass, which may compute something else)
     becomes ours in place. In an ``nn.Sequential``, ``Linear, ReLU`` becomes ``LinearReLU``, ``Conv2d, ReLU`` becomes
-    ``ConvReLU2d`` and ``Conv2d, ReLU, MaxPool2d`` becomes ``ConvReLUMaxPool2d``; what they absorb becomes
-    ``nn.Identity``, so that every name stays. A layer with hooks is not absorbed: the hook would see another tensor.
+    ``ConvReLU2d``, ``Conv2d, ReLU, MaxPool2d`` becomes ``ConvReLUMaxPool2d`` and ``BatchNorm2d, ReLU, MaxPool2d``
+    becomes ``BatchNormReLUMaxPool2d``; what they absorb becomes ``nn.Identity``, so that every name stays. A layer with
+    hooks is not absorbed: the hook would see another tensor.
 
     Args:
         model: any module; it is changed in place.
@@ -57,7 +58,7 @@ def _fuse_neighbours(sequence: stock.Sequential) -> None:
 
 def _fuse(first: torch.nn.Module, rest: list[torch.nn.Module]) -> int:
     """Makes `first` do the work of its successors; returns of how many."""
-    if type(first) not in (stock.Linear, stock.Conv2d) or _has_hooks(first, after=True):
+    if type(first) not in (stock.Linear, stock.Conv2d, stock.BatchNorm2d) or _has_hooks(first, after=True):
         return 0
     if not rest or type(rest[0]) is not stock.ReLU or _has_hooks(rest[0]):
         return 0
@@ -65,8 +66,11 @@ def _fuse(first: torch.nn.Module, rest: list[torch.nn.Module]) -> int:
         first.__class__ = nn.LinearReLU
         return 1
     if len(rest) > 1 and type(rest[1]) is stock.MaxPool2d and not rest[1].return_indices and not _has_hooks(rest[1]):
-        nn.ConvReLUMaxPool2d.absorb(first, rest[1])
+        pooled = nn.ConvReLUMaxPool2d if type(first) is stock.Conv2d else nn.BatchNormReLUMaxPool2d
+        pooled.absorb(first, rest[1])
         return 2
+    if type(first) is stock.BatchNorm2d:
+        return 0
     first.__class__ = nn.ConvReLU2d
     return 1
 

@@ -65,6 +65,20 @@ def _fuse_pool(graph: GraphModule, node: Node) -> None:
     window = dict(zip(_POOL_ARGUMENTS, node.args[1:])) | node.kwargs
     if window.pop("return_indices", False):
         return
+    pool = {f"pool_{k}": v for k, v in window.items()}
     producer = node.args[0]
     if _calls(producer, (F.conv2d_relu,)) and len(producer.users) == 1:
-        _absorb(graph, node, producer, F.conv2d_relu_max_pool2d, **{f"pool_{k}": v for k, v in window.items()})
+        _absorb(graph, node, producer, F.conv2d_relu_max_pool2d, **pool)
+    elif _rectifies_norm(producer):
+        norm = producer.args[0]
+        producer.replace_all_uses_with(norm)
+        graph.graph.erase_node(producer)
+        _absorb(graph, node, norm, F.batch_norm_relu_max_pool2d, **pool)
+
+
+def _rectifies_norm(node: object) -> bool:
+    """Whether `node` is a ReLU of a batch norm, and neither has another user than the next."""
+    if not _calls(node, _RELU) or node.kwargs.get("inplace") or len(node.args) != 1 or len(node.users) != 1:
+        return False
+    norm = node.args[0]
+    return _calls(norm, (stock.batch_norm,)) and len(norm.users) == 1

@@ -98,7 +98,7 @@ def _auto_plan(*arguments):
     """The plan; in "auto" stock serves what the direct kernel would not: its own call to oneDNN has no detour."""
     geometry, out = plan(*arguments)
     if out is not None and not geometry[4] and _route.auto():
-        return _STOCK_IS_AS_FAST, None
+        return _STOCK_IS_AS_FAST if arguments[0].is_cpu else _route.LIBRARY_ON_GPU, None
     return geometry, out
 
 

@@ -79,6 +79,29 @@ class Conv2dReLUMaxPool2dFunction(Function):
         return dx if need_dx else None, dw if need_dw else None, db if need_db else None, None, None, None
 
 
+_SHARED = 96 << 10  # bytes that a GPU block stages at most: kDirectShared in csrc/cuda
+_DEPTH = 512  # taps times channels up to which we trust multiply-adds against a library's tensor cores; not measured
+
+
+def _prefers_direct(x, w, geometry, windows) -> bool:
+    """Whether the direct kernel serves it: on the CPU the measured rule, on a GPU where its smallest tile fits.
+
+    That tile has one window's patch and the filters of 8 results, of one channel.
+    """
+    if x.is_cpu and _route._backend != "simt":
+        return geometry[4]
+    stride, _, dilation = geometry[:3]
+    _, group_c, *taps = w.shape
+    if _route.auto() and group_c * taps[0] * taps[1] > _DEPTH:
+        return False
+    rows, columns = (
+        ((kernel + 1) // 2 * 2 - 1) * step + (count - 1) * apart + 1
+        for kernel, step, count, apart in zip(windows[0], stride, taps, dilation)
+    )
+    elements = rows * (columns + 1) + 8 * (taps[0] * taps[1] + 1)
+    return elements * (8 if x.dtype is torch.float64 else 4) <= _SHARED
+
+
 _WANTS = WANTS + "; and a pooling window no larger than the padded result, padded by half of it at most"
 
 
@@ -147,7 +170,7 @@ def conv2d_relu_max_pool2d(
         options |= dict(zip(_POOL_OPTIONS, pool))
         tensors = {"input": input, "weight": weight, "bias": bias}
         return _route.stock("conv2d_relu_max_pool2d", why, _WANTS, _stock, **tensors, **options)
-    if not geometry[4]:
+    if not _prefers_direct(input, weight, geometry, windows):
         return max_pool2d(conv2d_relu(input, weight, bias, stride, padding, dilation, groups), *pool)
     _route.note("conv2d_relu_max_pool2d")
     if wants_grad(input, weight, bias):

@@ -9,26 +9,28 @@ from torch.nn import functional as F
 from . import _route
 from ._op import Function, define, twice_differentiable, wants_grad
 
-_DEAD = 255  # csrc/max_pool2d.h: the offset of an output that passes no gradient, and the number of taps that leaves
+_DEAD = MAX_TAPS = 255  # csrc/max_pool2d.h: the offset of an output that passes no gradient, and the taps that leaves
 _WINDOW = "SymInt kh, SymInt kw, SymInt sh, SymInt sw, SymInt ph, SymInt pw, SymInt dh, SymInt dw"
 
 
-def _empty(like, channels_last, h, w, dtype=None):
+def empty_maps(like, channels_last, h, w, dtype=None):
     format = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty((*like.shape[:-2], h, w), dtype=dtype or like.dtype, device=like.device, memory_format=format)
 
 
 def _fake(x, channels_last, want_offsets, oh, ow, *window):
     none = x.new_empty(0, dtype=torch.uint8)
-    return _empty(x, channels_last, oh, ow), _empty(x, channels_last, oh, ow, torch.uint8) if want_offsets else none
+    return empty_maps(x, channels_last, oh, ow), empty_maps(
+        x, channels_last, oh, ow, torch.uint8
+    ) if want_offsets else none
 
 
 def _fake_backward(dy, offsets, channels_last, h, w, *window):
-    return _empty(dy, channels_last, h, w)
+    return empty_maps(dy, channels_last, h, w)
 
 
 def _fake_indices(offsets, channels_last, w, *window):
-    return _empty(offsets, channels_last, *offsets.shape[-2:], torch.int64)
+    return empty_maps(offsets, channels_last, *offsets.shape[-2:], torch.int64)
 
 
 _max_pool2d = define(
@@ -93,7 +95,7 @@ class MaxPool2dWithIndicesFunction(Function):
 _WANTS = "input [n, c, h, w] or [c, h, w], and kernel_size, stride, padding and dilation of one int or two"
 
 
-def _window(kernel_size, stride, padding, dilation):
+def window_of(kernel_size, stride, padding, dilation):
     """The eight ints of a window; None if these are not ints and pairs of ints, or not what a window can have."""
     flat = []
     for v in (kernel_size, kernel_size if stride is None else stride, padding, dilation):
@@ -109,12 +111,12 @@ def _window(kernel_size, stride, padding, dilation):
     return flat
 
 
-def _output_size(size, k, stride, pad, dilation, ceil_mode):
+def output_size(size, k, stride, pad, dilation, ceil_mode):
     out = (size + 2 * pad - dilation * (k - 1) - 1 + (stride - 1 if ceil_mode else 0)) // stride + 1
     return out - 1 if ceil_mode and (out - 1) * stride >= size + pad else out  # no window begins beyond the input
 
 
-def _is_channels_last(x):
+def is_channels_last(x):
     """Whether stock gives its results in channels_last: at::Tensor::suggest_memory_format, off the strides alone.
 
     (torch._prims_common's own takes 3 us.)
@@ -140,20 +142,20 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
             raise _route.refusal(op, _WANTS, error, input=input, **window, ceil_mode=ceil_mode) from None
     why = _route.why_stock(input)
     if why is None:
-        channels_last, gradient = _is_channels_last(input), wants_grad(input)
+        channels_last, gradient = is_channels_last(input), wants_grad(input)
         if _route.auto() and input.numel() <= _SMALL[channels_last][gradient]:
             why = _WHY_SMALL
     if why is None:
         shape = input.shape
-        window = _window(kernel_size, stride, padding, dilation)
+        window = window_of(kernel_size, stride, padding, dilation)
         if window is None or type(ceil_mode) is not bool or len(shape) not in (3, 4) or 0 in shape[-3:]:
             why = "arguments only stock takes"
-        elif window[0] * window[1] > _DEAD:
-            why = f"more than {_DEAD} taps"
+        elif window[0] * window[1] > MAX_TAPS:
+            why = f"more than {MAX_TAPS} taps"
         else:
             kh, kw, sh, sw, ph, pw, dh, dw = window
-            oh = _output_size(shape[-2], kh, sh, ph, dh, ceil_mode)
-            ow = _output_size(shape[-1], kw, sw, pw, dw, ceil_mode)
+            oh = output_size(shape[-2], kh, sh, ph, dh, ceil_mode)
+            ow = output_size(shape[-1], kw, sw, pw, dw, ceil_mode)
             why = None if oh >= 1 and ow >= 1 else "no output"
     if why is not None:
         return _route.stock(

@@ -131,9 +131,10 @@ void gradient_row(T* dx, const T* x, Gradient<acc_t<T>> in, int64_t i, const Cla
     if constexpr (kKind != Kind::kIndex) v -= target_weights<kKind>(target, c, p, at, lanes...) * gradient;
     return v;
   };
+  const int64_t t = in.index[i];
+  const V at_index = t < 0 ? V{} : value(t, int64_t{1}) - in.at_index[i];  // before it is rounded to T; dx may be x
   each_vector<A>(0, c, [&](int64_t at, auto... lanes) { store(dx + at, value(at, lanes...), lanes...); });
-  if (const int64_t t = in.index[i]; t >= 0)  // before it is rounded to T
-    store(dx + t, value(t, int64_t{1}) - in.at_index[i], int64_t{1});
+  if (t >= 0) store(dx + t, at_index, int64_t{1});
 }
 }  // namespace torchext::cpu::ISA
 #endif

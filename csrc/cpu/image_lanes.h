@@ -88,12 +88,10 @@ inline void store_bytes(uint8_t* p, Bytes<A> b, int64_t count = kLanes<A>) {
 template <typename V>
 inline V sum_rows(V* rows) {
   constexpr int n = sizeof(V) / sizeof(rows[0][0]);
+  constexpr auto lanes = std::make_integer_sequence<int, n>();
   for (int left = n / 2; left > 0; left /= 2)
-    for (int i = 0; i < left; ++i) {
-      V low, high;
-      interleave_(rows[i], rows[i + left], low, high, std::make_integer_sequence<int, n>());
-      rows[i] = low + high;
-    }
+    for (int i = 0; i < left; ++i)
+      rows[i] = interleave_<n, 0>(rows[i], rows[i + left], lanes) + interleave_<n, 1>(rows[i], rows[i + left], lanes);
   return rows[0];
 }
 }  // namespace torchext::cpu::ISA

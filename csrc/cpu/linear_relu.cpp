@@ -5,17 +5,8 @@
 
 namespace torchext::cpu {
 template <typename T>
-int64_t matmul_pack_size(MatmulShape s) {
-  return CHOOSE_ISA(matmul_pack_size<T>(s));
-}
-template <typename T>
-void matmul_pack(acc_t<T>* packed, const T* b, MatmulShape s) {
-  CHOOSE_ISA(matmul_pack(packed, b, s));
-}
-template <typename T>
-void matmul(T* c, const T* a, const acc_t<T>* packed, const T* bias, bool relu, MatmulShape s, int64_t row0,
-            int64_t row1) {
-  CHOOSE_ISA(matmul(c, a, packed, bias, relu, s, row0, row1));
+void matmul(T* c, const T* a, const T* b, const T* bias, bool relu, MatmulShape s, MatmulPart part) {
+  CHOOSE_ISA(matmul(c, a, b, bias, relu, s, part));
 }
 template <typename T>
 void bias_relu(T* y, const T* bias, bool relu, int64_t n, int64_t row0, int64_t row1) {
@@ -26,11 +17,9 @@ void relu_backward(T* dz, acc_t<T>* db, const T* dy, const T* y, int64_t n, int6
   CHOOSE_ISA(relu_backward(dz, db, dy, y, n, row0, row1));
 }
 
-#define INSTANTIATE(T)                                                                                \
-  template int64_t matmul_pack_size<T>(MatmulShape);                                                  \
-  template void matmul_pack(acc_t<T>*, const T*, MatmulShape);                                        \
-  template void matmul(T*, const T*, const acc_t<T>*, const T*, bool, MatmulShape, int64_t, int64_t); \
-  template void bias_relu(T*, const T*, bool, int64_t, int64_t, int64_t);                             \
+#define INSTANTIATE(T)                                                                   \
+  template void matmul(T*, const T*, const T*, const T*, bool, MatmulShape, MatmulPart); \
+  template void bias_relu(T*, const T*, bool, int64_t, int64_t, int64_t);                \
   template void relu_backward(T*, acc_t<T>*, const T*, const T*, int64_t, int64_t, int64_t)
 INSTANTIATE(double);
 INSTANTIATE(float);

@@ -88,6 +88,29 @@ inline void store(T* p, Vec<acc_t<T>> v) {
   }
 }
 
+template <int kBy, typename V, int... I>
+inline V rotate_(V v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, ((I + kBy) % static_cast<int>(sizeof...(I)))...);
+}
+
+template <typename I, int... kLane>
+inline Vec<I> iota_(std::integer_sequence<int, kLane...>) {
+  return Vec<I>{kLane...};
+}
+
+// By halves: at most log2(lanes) stores; `count` may be all lanes.
+template <int kHalf, typename E, typename V>
+inline void store_first_(E* p, V v, int64_t count) {
+  if constexpr (kHalf > 0) {
+    constexpr int n = sizeof(V) / sizeof(E);
+    if (count & kHalf) {
+      __builtin_memcpy(p, &v, kHalf * sizeof(E));
+      p += kHalf, v = rotate_<kHalf>(v, std::make_integer_sequence<int, n>());
+    }
+    store_first_<kHalf / 2>(p, v, count);
+  }
+}
+
 // The first `count` lanes only; the others read as zero and are not written.
 template <typename T>
 inline Vec<acc_t<T>> load(const T* p, int64_t count) {
@@ -100,6 +123,16 @@ inline Vec<acc_t<T>> load(const T* p, int64_t count) {
   else
     return widen(bits<Packed<T>>(_mm256_maskz_loadu_epi16(static_cast<__mmask16>(mask), p)), T());
 #else
+#if ISA_LEVEL == 2
+  if constexpr (std::is_same_v<T, acc_t<T>>) {
+    using I = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
+    const auto mask = bits<__m256i>(iota_<I>(std::make_integer_sequence<int, kLanes<T>>()) < static_cast<I>(count));
+    if constexpr (std::is_same_v<T, float>)
+      return bits<Vec<float>>(_mm256_maskload_ps(p, mask));
+    else
+      return bits<Vec<double>>(_mm256_maskload_pd(p, mask));
+  }
+#endif
   T buffer[kLanes<acc_t<T>>] = {};
   for (int64_t i = 0; i < count; ++i) buffer[i] = p[i];
   return load(buffer);
@@ -117,18 +150,14 @@ inline void store(T* p, Vec<acc_t<T>> v, int64_t count) {
   else
     _mm256_mask_storeu_epi16(p, static_cast<__mmask16>(mask), bits<__m256i>(narrow(v, T())));
 #else
-  T buffer[kLanes<acc_t<T>>];
-  store(buffer, v);
-  for (int64_t i = 0; i < count; ++i) p[i] = buffer[i];
+  if constexpr (std::is_same_v<T, acc_t<T>>)
+    store_first_<kLanes<T>>(p, v, count);
+  else
+    store_first_<kLanes<float>>(reinterpret_cast<uint16_t*>(p), narrow(v, T()), count);
 #endif
 }
 
 // ---- shuffles and reductions ----
-template <int kBy, typename V, int... I>
-inline V rotate_(V v, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(v, v, ((I + kBy) % static_cast<int>(sizeof...(I)))...);
-}
-
 // Combines all lanes by f, halving: the order, hence the rounding, depends on the vector's width alone.
 template <int kBy, typename V, typename F>
 inline auto reduce_(V v, F f) {

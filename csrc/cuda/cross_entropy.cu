@@ -92,8 +92,8 @@ int64_t cross_entropy_scratch_size(ClassShape s) {
 }
 
 template <typename T>
-void cross_entropy(T* losses, T* loss, acc_t<T>* total_weight, bool mean, SoftmaxStats<acc_t<T>> stats, const T* x,
-                   const Target<T>& target, ClassShape s, double* scratch, void* stream) {
+int64_t cross_entropy(T* losses, SoftmaxStats<acc_t<T>> stats, const T* x, const Target<T>& target, ClassShape s,
+                      double* scratch, void* stream) {
   const Forward<T> f{losses, stats, scratch, x, target, s};
   int64_t count = 0;
   if (s.n * s.s > 0 && s.s > 1) {
@@ -112,8 +112,12 @@ void cross_entropy(T* losses, T* loss, acc_t<T>* total_weight, bool mean, Softma
       row_packs(x, {target.probability}, s.c) ? run.template operator()<kPack<T>>() : run.template operator()<1>();
     });
   }
-  launch<total_kernel<T>>(1, kTotalThreads, 0, stream, loss, total_weight, mean, static_cast<const double*>(scratch),
-                          count);
+  return count;
+}
+
+template <typename T>
+void total_loss(T* loss, acc_t<T>* total_weight, bool mean, const double* sums, int64_t count, void* stream) {
+  launch<total_kernel<T>>(1, kTotalThreads, 0, stream, loss, total_weight, mean, sums, count);
 }
 
 template <typename T>
@@ -141,12 +145,12 @@ void sum_weights(acc_t<T>* sum, const T* weight, int64_t c, void* stream) {
   launch<sum_weights_kernel<T>>(1, kTotalThreads, 0, stream, sum, weight, c);
 }
 
-#define INSTANTIATE(T)                                                                                                 \
-  template int64_t cross_entropy_scratch_size<T>(ClassShape);                                                          \
-  template void cross_entropy(T*, T*, acc_t<T>*, bool, SoftmaxStats<acc_t<T>>, const T*, const Target<T>&, ClassShape, \
-                              double*, void*);                                                                         \
-  template void cross_entropy_backward(T*, const T*, bool, const acc_t<T>*, const T*, const Target<T>&,                \
-                                       SoftmaxStats<acc_t<T>>, ClassShape, void*);                                     \
+#define INSTANTIATE(T)                                                                                                \
+  template int64_t cross_entropy_scratch_size<T>(ClassShape);                                                         \
+  template int64_t cross_entropy(T*, SoftmaxStats<acc_t<T>>, const T*, const Target<T>&, ClassShape, double*, void*); \
+  template void total_loss(T*, acc_t<T>*, bool, const double*, int64_t, void*);                                       \
+  template void cross_entropy_backward(T*, const T*, bool, const acc_t<T>*, const T*, const Target<T>&,               \
+                                       SoftmaxStats<acc_t<T>>, ClassShape, void*);                                    \
   template void sum_weights(acc_t<T>*, const T*, int64_t, void*)
 INSTANTIATE(double);
 INSTANTIATE(float);

@@ -19,6 +19,12 @@ class Divisor {
     const uint32_t low = static_cast<uint32_t>(n);
     return (__umulhi(low, multiplier32_) + low) >> shift_;
   }
+  // The same of 32 bits, where d has no more.
+  __device__ __forceinline__ int split(int& n) const {
+    const uint32_t whole = static_cast<uint32_t>(n);
+    n = static_cast<int>((__umulhi(whole, multiplier32_) + whole) >> shift_);
+    return static_cast<int>(whole) - n * static_cast<int>(d_);
+  }
   // n / d, rounded up.
   __device__ __forceinline__ int64_t quotient_up(int64_t n) const { return quotient(n + d_ - 1); }
   // Leaves n / d in n and gives n % d.

@@ -4,10 +4,8 @@
 // once. Bound by arithmetic from k of a few hundred on. Where c has too few tiles to fill the device, k is split: each
 // piece writes its accumulators to scratch, and a second kernel adds the pieces in order.
 #pragma once
-#include <algorithm>
-
 #include "../linear_relu.h"
-#include "gemm.cuh"
+#include "product.cuh"
 
 namespace torchext::cuda {
 template <typename T>
@@ -20,27 +18,6 @@ struct MatmulArguments {
   MatmulShape s;
 };
 
-// Stores what lies inside the row, as one pack where all rows are aligned to it.
-template <typename T, int N>
-__device__ __forceinline__ void put(T* c, const Pack<T, N>& x, int64_t row, int64_t column, int64_t n) {
-  T* to = c + row * n + column;
-  if (n % N == 0) {
-    store(to, x);
-  } else {
-#pragma unroll
-    for (int i = 0; i < N; ++i)
-      if (column + i < n) store(to + i, x[i]);
-  }
-}
-
-// ReLU (NaN stays), rounding.
-template <typename T, int N>
-__device__ __forceinline__ void finish(T* c, Pack<acc_t<T>, N> sum, bool relu, int64_t row, int64_t column, int64_t n) {
-  Pack<T, N> rounded;
-#pragma unroll
-  for (int i = 0; i < N; ++i) rounded[i] = static_cast<T>(relu && sum[i] < 0 ? acc_t<T>(0) : sum[i]);
-  put(c, rounded, row, column, n);
-}
 // bias[column, column + N), with zeros beyond n and where there is none.
 template <int N, typename T>
 __device__ __forceinline__ Pack<acc_t<T>, N> bias_at(const T* bias, int64_t column, int64_t n) {
@@ -54,11 +31,8 @@ __device__ __forceinline__ Pack<acc_t<T>, N> bias_at(const T* bias, int64_t colu
 template <class Math, typename T>
 __global__ void __launch_bounds__(Math::Tiles::kThreads, 2) matmul_kernel(MatmulArguments<T> g) {
   using Tiles = typename Math::Tiles;
-  // Down 8 rows of tiles, then to the next column: blocks that run together share what they read.
-  const int64_t rows = ceil_div(g.s.m, Tiles::kM), columns = ceil_div(g.s.n, Tiles::kN);
-  const int64_t group = blockIdx.x / (8 * columns), down = rows - group * 8 < 8 ? rows - group * 8 : 8;
-  const int64_t row0 = (group * 8 + blockIdx.x % (8 * columns) % down) * Tiles::kM;
-  const int64_t column0 = blockIdx.x % (8 * columns) / down * Tiles::kN;
+  const TilePlace tile = tile_at<Tiles>(blockIdx.x, g.s.m, g.s.n);
+  const int64_t row0 = tile.row0, column0 = tile.column0;
   const int64_t depth0 = blockIdx.z * g.depth, depth1 = depth0 + g.depth < g.s.k ? depth0 + g.depth : g.s.k;
 
   Math math;
@@ -74,7 +48,7 @@ __global__ void __launch_bounds__(Math::Tiles::kThreads, 2) matmul_kernel(Matmul
                   if (g.pieces) return put(g.pieces, sum, blockIdx.z * g.s.m + row0 + row, column0 + column, g.s.n);
 #pragma unroll
                   for (int i = 0; i < N; ++i) sum[i] += bias[i];
-                  finish(g.c, sum, g.relu, row0 + row, column0 + column, g.s.n);
+                  put(g.c, rounded<T>(sum, g.relu), row0 + row, column0 + column, g.s.n);
                 });
 }
 
@@ -86,25 +60,7 @@ __global__ void __launch_bounds__(256) add_pieces_kernel(MatmulArguments<T> g, i
   acc_t<T> sum = 0;
   for (int i = 0; i < splits; ++i) sum += load(g.pieces + i * size + at);
   sum += bias_at<1>(g.bias, column, g.s.n)[0];
-  finish(g.c, Pack<acc_t<T>, 1>{{sum}}, g.relu, row, column, g.s.n);
-}
-
-// Which tiles, and into how many pieces of which depth k is cut.
-struct MatmulPlan {
-  bool large;
-  int64_t splits, depth;
-};
-template <class Small, class Large>
-MatmulPlan plan_matmul(MatmulShape s) {
-  const auto tiles = [&](int64_t m, int64_t n) { return ceil_div(s.m, m) * ceil_div(s.n, n); };
-  const int64_t wanted = processors();
-  if (tiles(Large::kM, Large::kN) >= wanted) return {true, 1, s.k};
-  constexpr int64_t kFewest = 4;  // steps that a piece must have to be worth its trip through memory
-  const int64_t steps = ceil_div(s.k, Small::kK);
-  const int64_t splits =
-      std::max<int64_t>(1, std::min(wanted / std::max<int64_t>(1, tiles(Small::kM, Small::kN)), steps / kFewest));
-  const int64_t depth = std::max<int64_t>(1, ceil_div(steps, splits)) * Small::kK;
-  return {false, std::max<int64_t>(1, ceil_div(s.k, depth)), depth};
+  put(g.c, rounded<T>(Pack<acc_t<T>, 1>{{sum}}, g.relu), row, column, g.s.n);
 }
 
 template <class Math, typename T>

@@ -6,11 +6,13 @@ import sys as _sys
 import torch.nn as _stock
 from torch.nn import *
 
+from ..batch_norm_relu_max_pool2d import BatchNormReLUMaxPool2d
 from ..conv2d import Conv2d, ConvReLU2d
 from ..conv2d_relu_max_pool2d import ConvReLUMaxPool2d
 from ..cross_entropy import CrossEntropyLoss
 from ..dropout import AlphaDropout, Dropout
 from ..dropout_channels import Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
+from ..linear_cross_entropy import LinearCrossEntropyLoss
 from ..linear_relu import Linear, LinearReLU
 from ..max_pool2d import MaxPool2d
 
@@ -18,8 +20,9 @@ from ..max_pool2d import MaxPool2d
 functional = _importlib.import_module(".functional", __name__)
 
 OURS = (
+    *("BatchNormReLUMaxPool2d",),
     *("Conv2d", "ConvReLU2d", "ConvReLUMaxPool2d"),
-    *("CrossEntropyLoss",),
+    *("CrossEntropyLoss", "LinearCrossEntropyLoss"),
     *("AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"),
     *("Linear", "LinearReLU"),
     *("MaxPool2d",),

@@ -1,0 +1,159 @@
+"""What all Triton kernels share: the backend's name and limits, launching, torch.compile's view, the static table."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import torchext
+from torchext import _route
+from torchext.nn import functional as F
+
+if _route.triton() is None:
+    pytest.skip("Triton is not installed", allow_module_level=True)
+
+import triton
+import triton.language as tl
+
+from torchext.kernels import launch, tile
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+from bench import static_triton  # noqa: E402
+
+CELLS = [(op, target) for op in static_triton.CASES for target in static_triton.TARGETS]
+
+
+def entry(op, target):
+    return json.loads((static_triton.RESULTS / f"{target}.json").read_text()).get(op)
+
+
+def without_interpreter(*command):
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_torch_compile_sees_the_kernel_and_what_it_writes():
+    graph = without_interpreter("tests/triton_seen_through.py")
+    assert "triton_kernel_wrapper_functional" in graph and "tensors_to_clone = ['y']" in graph
+    assert "torchext" not in graph
+
+
+def test_without_the_interpreter_the_cpu_is_served_by_stock_and_told_why():
+    script = (
+        "import torch, torchext\n"
+        "from torchext.nn import functional as F\n"
+        "with torchext.backend('triton'), torchext.record_routes() as routes:\n"
+        "    F.dropout(torch.ones(1000))\n"
+        "print(routes[0].backend, routes[0].why)"
+    )
+    assert without_interpreter("-c", script) == "stock Triton needs a GPU, or TRITON_INTERPRET=1 before its import\n"
+
+
+def test_the_route_says_which_backend_served():
+    with torchext.backend("triton"), torchext.record_routes() as routes:
+        F.dropout(torch.ones(1000))
+    assert [route.backend for route in routes] == ["triton"]
+
+
+def test_an_empty_grid_launches_nothing():
+    launch.launch(None, (0, 3), torch.empty(0))
+
+
+@triton.jit
+def rounding_kernel(x, y, COUNT: tl.constexpr):
+    i = tl.arange(0, COUNT)
+    tl.store(y + i, tile.rounded(tl.load(x + i), y.dtype.element_ty))
+
+
+@triton.jit
+def dot_kernel(a, b, c, N: tl.constexpr):
+    i = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+    tl.store(c + i, tile.dot(tl.load(a + i), tl.load(b + i), tl.zeros([N, N], tl.float32), "ieee"))
+
+
+def test_bfloat16_is_rounded_to_nearest_even_as_torch_does():
+    bits = torch.from_numpy(np.random.default_rng(0).integers(0, 2**32, 1 << 12, dtype=np.uint32).view(np.float32))
+    specials = [float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 3.4e38, 1 + 2**-8, 1 + 3 * 2**-8, 1e-40]
+    bits[: len(specials)] = torch.tensor(specials)
+    y = torch.empty(bits.shape, dtype=torch.bfloat16)
+    rounding_kernel[(1,)](bits, y, bits.numel())
+    assert torch.equal(y.isnan(), bits.isnan())
+    assert torch.equal(y[~bits.isnan()], bits.to(torch.bfloat16)[~bits.isnan()])
+
+
+def test_products_of_bfloat16_are_right_in_the_interpreter():
+    a, b = torch.randn(2, 32, 32).to(torch.bfloat16)
+    c = torch.empty(32, 32)
+    dot_kernel[(1,)](a, b, c, 32)
+    torch.testing.assert_close(c, a.float() @ b.float())
+
+
+def test_every_kernel_is_in_the_static_table():
+    assert set(static_triton.CASES) == {path.stem for path in (ROOT / "kernels").glob("*.py")} & set(_stems())
+
+
+def _stems():
+    return [path.stem for path in (ROOT / "csrc").glob("*.cpp")]
+
+
+@pytest.mark.parametrize("op, target", CELLS)
+def test_the_static_table_is_that_of_the_sources(op, target):
+    found = entry(op, target)
+    assert found and found["sources"] == static_triton.digest(op), "run python bench/static_triton.py"
+
+
+@pytest.mark.parametrize("op, target", CELLS)
+def test_no_kernel_spills_in_its_default_configuration(op, target):
+    rows = entry(op, target)["kernels"]
+    assert [(row["kernel"], row["case"]) for row in rows if row["spills"] and row["config"] == 0] == []
+
+
+@pytest.mark.parametrize("target", list(static_triton.TARGETS))
+def test_dropout_moves_16_bytes_at_once(target):
+    rows = entry("dropout", target)["kernels"]
+    assert len(rows) == 3 and all(row["16-byte loads"] and row["16-byte stores"] for row in rows)
+
+
+def products(op, target, *signs):
+    """The rows of 16-bit and TF32 products whose case has all the signs."""
+    cases = [row for row in entry(op, target)["kernels"] if "PRECISION=" in row["case"] and "fp64" not in row["case"]]
+    wide = [row for row in cases if "bf16" in row["case"] or "PRECISION=tf32" in row["case"]]
+    return [row for row in wide if all(sign in row["case"] for sign in signs)]
+
+
+def test_products_use_the_matrix_units_of_each_target():
+    for op in ("linear_relu", "conv2d"):
+        assert all(row["wgmma"] for row in products(op, "triton_sm_90", "BM=128"))
+        assert all(row["mma"] for target in ("triton_sm_80", "triton_sm_100") for row in products(op, target))
+
+
+def test_large_products_are_copied_by_tma_where_the_target_has_it():
+    for target in ("triton_sm_90", "triton_sm_100"):
+        rows = products("linear_relu", target, "BM=128")
+        assert rows and all("DESCRIBED=True" in row["case"] and row["TMA copies"] for row in rows)
+    assert all(row["async copies"] for row in products("linear_relu", "triton_sm_80", "BM=128"))
+    assert all(row["async copies"] for row in products("conv2d", "triton_sm_80", "LAST=True"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("op", list(static_triton.CASES))
+def test_triton_agrees_with_the_static_table(op):
+    script = (
+        "import json; from bench import static_triton as s\n"
+        f"rows = lambda n: [s.compiled(found, n) for found in s.launches({op!r}, n)]\n"
+        "print(json.dumps({t: rows(n) for t, n in s.TARGETS.items()}))"
+    )
+    rows = json.loads(without_interpreter("-c", script))
+    for target in static_triton.TARGETS:
+        found = entry(op, target)
+        if found["triton"] == triton.__version__:
+            assert rows[target] == found["kernels"]
+        assert [row["kernel"] for row in rows[target]] == [row["kernel"] for row in found["kernels"]]

@@ -1,0 +1,275 @@
+"""linear_cross_entropy under autograd, functorch and torch.compile; what it refuses; its module."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from linear_cross_entropy_cases import REDUCTIONS, both, chunks, targets, unfused
+from torch import nn as stock_nn
+
+from torchext import nn
+from torchext.nn import functional as F
+
+OP, BACKWARD = (getattr(torch.ops.torchext, f"linear_cross_entropy{suffix}") for suffix in ("", "_backward"))
+has_stock = pytest.mark.skipif(not hasattr(stock_nn, "LinearCrossEntropyLoss"), reason="torch has it from 2.13 on")
+
+
+def leaves(n=5, k=4, c=6, places=(), dtype=torch.float32):
+    return [torch.randn(*s, dtype=dtype, requires_grad=True) for s in ((n, k), (c, *places, k), (c, *places))]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_gradcheck_and_gradgradcheck(isa, reduction):
+    weight = torch.rand(3, dtype=torch.float64)
+    for places, smoothing, probable in (((), 0.0, False), ((2,), 0.1, False), ((), 0.1, True)):
+        ours, _ = both(targets(4, 3, places, probable), weight, chunk=3, reduction=reduction, label_smoothing=smoothing)
+        inputs = leaves(4, 2, 3, places, torch.float64)
+        assert torch.autograd.gradcheck(ours, inputs, fast_mode=isa == "triton")
+        assert torch.autograd.gradgradcheck(ours, inputs, fast_mode=isa == "triton")
+
+
+def test_one_tensor_in_two_places_gets_both_gradients():
+    x = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
+    ours, _ = both(targets(4, 4))
+    assert torch.autograd.gradcheck(lambda x: ours(x, x), x)
+    assert torch.autograd.gradgradcheck(lambda x: ours(x, x), x)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_second_backward_inputs_and_gradients_left_alone(case, reduction):
+    inputs = [case.leaf(*s) for s in ((7, 4), (6, 4), (6,))]
+    target, weight = targets(7, 6), case.tensor(6).abs()
+    ours, _ = both(target, weight, chunk=3, reduction=reduction)
+    loss = ours(*inputs)
+    dloss = torch.randn(loss.shape).to(case.dtype)
+    everything = (*inputs, target, weight, dloss)
+    before = [t.detach().clone() for t in everything]
+    first = torch.autograd.grad(loss, inputs, dloss, retain_graph=True)
+    kept = [g.clone() for g in first]
+    second = torch.autograd.grad(loss, inputs, dloss, retain_graph=True)
+    last = torch.autograd.grad(loss, inputs, dloss)
+    assert all(torch.equal(a, b) for a, b in zip(before, everything))
+    for results in (first, second, last):
+        assert all(torch.equal(a, b) for a, b in zip(kept, results))
+    assert len({g.data_ptr() for results in (first, second, last) for g in results}) == 9
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(loss, inputs, dloss)
+
+
+def test_each_backward_scales_by_its_own_gradient():
+    inputs = leaves()
+    loss = F.linear_cross_entropy(*inputs[:2], targets(5, 6), linear_bias=inputs[2])
+    one = torch.autograd.grad(loss, inputs, retain_graph=True)
+    two = torch.autograd.grad(loss, inputs, torch.tensor(2.0), retain_graph=True)
+    three = torch.autograd.grad(loss * 3, inputs)
+    for a, b, c in zip(one, two, three):
+        torch.testing.assert_close(a * 2, b)
+        torch.testing.assert_close(a * 3, c)
+
+
+def test_float16_gradients_that_only_the_loss_scale_lifts_out_of_the_subnormal_range(isa):
+    n = 3000
+    x, w = torch.randn(n, 2).half().requires_grad_(), (torch.randn(5, 2) / 64).half().requires_grad_()
+    results = []
+    for f in both(targets(n, 5), chunk=1000):
+        results.append(torch.autograd.grad(f(x, w), x, torch.tensor(2.0**12).half())[0])
+    exact = torch.autograd.grad(
+        (leaf := x.detach().double().requires_grad_(), unfused(leaf, w.detach().double(), None, targets(n, 5)))[1], leaf
+    )[0]
+    assert results[0].count_nonzero() >= 0.99 * results[1].count_nonzero() and exact.isfinite().all()
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_under_saved_tensor_hooks_and_checkpoint(reduction):
+    inputs = leaves()
+    ours, stock = both(targets(5, 6), chunk=2, reduction=reduction)
+    want = torch.autograd.grad(stock(*inputs).sum(), inputs)
+    with torch.autograd.graph.save_on_cpu():
+        loss = ours(*inputs)
+    torch.testing.assert_close(torch.autograd.grad(loss.sum(), inputs), want)
+    loss = torch.utils.checkpoint.checkpoint(ours, *inputs, use_reentrant=False)
+    torch.testing.assert_close(torch.autograd.grad(loss.sum(), inputs), want)
+
+
+@pytest.mark.parametrize("probable", [False, True])
+@pytest.mark.parametrize("places", [(), (2,)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_opcheck(places, probable, dtype, overload):
+    x, w, b = (t.detach() for t in leaves(places=places, dtype=dtype))
+    target = targets(5, 6, places, probable)
+    target, weight = target.to(dtype) if probable else target, torch.rand(6, dtype=dtype)
+    op, backward = getattr(OP, overload), getattr(BACKWARD, overload)
+    for reduction, wanted in ((0, (False,) * 3), (1, (True, True, True)), (2, (False, True, False))):
+        for bias in (b, None):
+            arguments = (x.t().contiguous().t(), w, bias, target, weight)
+            loss, stats, *_ = op(*arguments, -100, 0.1, reduction, 3, *wanted)
+            torch.library.opcheck(op, (*arguments, -100, 0.1, reduction, 3, *wanted))
+            torch.library.opcheck(backward, (loss, *arguments, stats, -100, 0.1, reduction, 3, *wanted))
+
+
+def test_vmap_and_per_sample_gradients():
+    x, w, target = torch.randn(5, 2, 4), torch.randn(6, 4), torch.randint(6, (5, 2))
+    results = []
+    for f in (lambda x, w, t: F.linear_cross_entropy(x, w, t), lambda x, w, t: unfused(x, w, None, t)):
+        per_sample = torch.vmap(torch.func.grad(f, (0, 1)), (0, None, 0))
+        results.append((torch.vmap(f, (0, None, 0))(x, w, target), *per_sample(x, w, target)))
+    torch.testing.assert_close(*results)
+    options = chunks(2)  # torch's chunked path refuses transforms; what asks for it gets the composite
+    torch.vmap(torch.func.grad(lambda x, t: F.linear_cross_entropy(x, w, t, options=options)))(x, target)
+
+
+def test_forward_mode():
+    primals, tangents = ([torch.randn(*s) for s in ((5, 4), (6, 4), (6,))] for _ in range(2))
+    results = [torch.func.jvp(f, tuple(primals), tuple(tangents)) for f in both(targets(5, 6), chunk=2)]
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.inductor)])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_compiles_whole(reduction, dynamic, backend):
+    torch._dynamo.reset()
+
+    def step(x, w, b, target):
+        return F.linear_cross_entropy(x, w, target, linear_bias=b, reduction=reduction)
+
+    compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend=backend)
+    for n in (5, 7):
+        inputs, target = leaves(n), targets(n, 6)
+        loss, want = compiled(*inputs, target), unfused(*inputs, target, reduction=reduction)
+        torch.testing.assert_close(loss, want)
+        torch.testing.assert_close(*(torch.autograd.grad(f.sum(), inputs) for f in (loss, want)))
+
+
+def test_our_kernel_ran_and_forward_made_the_gradient(case, trace):
+    inputs = [case.leaf(*s) for s in ((5, 4), (6, 4))]
+    with trace() as ops:
+        F.linear_cross_entropy(*inputs, targets(5, 6)).backward()
+    ours = [op for op in ops if op.startswith("torchext")]
+    again = case.dtype in (torch.bfloat16, torch.float16)
+    assert ours == [f"torchext.linear_cross_entropy{s}.{case.overload}" for s in ("", *["_backward"] * again)]
+    assert not any("softmax" in op or "addmm" in op or "aten.mm" in op for op in ops)
+
+
+def test_the_same_bits_on_every_run(case):
+    inputs = [case.leaf(*s) for s in ((300, 40), (70, 40), (70,))]
+    ours, _ = both(targets(300, 70), chunk=64)
+    results = []
+    for _ in range(2):
+        loss = ours(*inputs)
+        results.append((loss, *torch.autograd.grad(loss, inputs)))
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+def test_an_index_out_of_range_is_named():
+    x, w = torch.randn(5, 4), torch.randn(6, 4)
+    for bad in (6, -1, 2**40):
+        target = torch.tensor([0, 1, 2, 3, bad])
+        for grad in (False, True):
+            with pytest.raises(IndexError, match=rf"linear_cross_entropy: expected target in \[0, 6\).* got {bad} "):
+                F.linear_cross_entropy(x.requires_grad_(grad), w, target, options=chunks(2))
+
+
+BAD = {
+    "k differs": lambda: (torch.randn(2, 3), torch.randn(4, 5), torch.zeros(2, dtype=torch.int64), {}),
+    "3-d input": lambda: (torch.randn(2, 2, 3), torch.randn(4, 3), torch.zeros(2, 2, dtype=torch.int64), {}),
+    "1-d linear_weight": lambda: (torch.randn(2, 3), torch.randn(3), torch.zeros(2, dtype=torch.int64), {}),
+    "batch differs": lambda: (torch.randn(2, 3), torch.randn(4, 3), torch.zeros(5, dtype=torch.int64), {}),
+    "bias too long": lambda: (
+        torch.randn(2, 3), torch.randn(4, 3), torch.zeros(2, dtype=torch.int64), {"linear_bias": torch.ones(5)}
+    ),
+    "dtypes differ": lambda: (torch.randn(2, 3), torch.randn(4, 3).double(), torch.zeros(2, dtype=torch.int64), {}),
+    "weight too long": lambda: (
+        torch.randn(2, 3), torch.randn(4, 3), torch.zeros(2, dtype=torch.int64), {"weight": torch.ones(5)}
+    ),
+    "smoothing 2": lambda: (
+        torch.randn(2, 3), torch.randn(4, 3), torch.zeros(2, dtype=torch.int64), {"label_smoothing": 2.0}
+    ),
+    "no such reduction": lambda: (
+        torch.randn(2, 3), torch.randn(4, 3), torch.zeros(2, dtype=torch.int64), {"reduction": "average"}
+    ),
+    "ignored probabilities": lambda: (torch.randn(2, 3), torch.randn(4, 3), torch.rand(2, 4), {"ignore_index": 1}),
+    "no batch but places": lambda: (torch.randn(3), torch.randn(4, 2, 3), torch.zeros(2, dtype=torch.int64), {}),
+}  # fmt: skip
+
+
+@has_stock
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_bad_input_raises_what_stock_raises_and_names_the_arguments(bad):
+    x, w, target, options = bad()
+    with pytest.raises(Exception) as stock:
+        torch.nn.functional.linear_cross_entropy(x, w, target, **options)
+    with pytest.raises(stock.type, match=r"expected input .* linear_weight .*; got input .* linear_weight .*") as ours:
+        F.linear_cross_entropy(x, w, target, **options)
+    assert type(ours.value) is type(stock.value)
+
+
+OPTIONS = ({}, {"bias": True, "weight": torch.rand(5)}, {"ignore_index": 1, "reduction": "sum", "out_features": (2, 3)})
+
+
+@has_stock
+@pytest.mark.parametrize("options", OPTIONS, ids=[",".join(o) or "plain" for o in OPTIONS])
+def test_the_module_is_a_drop_in(options):
+    x, target = torch.randn(7, 4), torch.randint(5, (7, *options.get("out_features", ())))
+    ours, stock = nn.LinearCrossEntropyLoss(4, 5, **options), stock_nn.LinearCrossEntropyLoss(4, 5, **options)
+    assert isinstance(ours, stock_nn.LinearCrossEntropyLoss) and repr(ours) == repr(stock)
+    ours.load_state_dict(stock.state_dict(), strict=True)
+    stock.load_state_dict(ours.state_dict(), strict=True)
+    for twin in (ours, copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        torch.testing.assert_close(twin(x, target), stock(x, target))
+    ours(x, target).backward()
+    stock(x, target).backward()
+    torch.testing.assert_close(ours.linear.weight.grad, stock.linear.weight.grad)
+
+
+@has_stock
+def test_torchs_own_options_are_taken():
+    options = stock_nn.LinearCrossEntropyOptions(batch_chunk_size=2)
+    x, target = torch.randn(7, 4), torch.randint(5, (7,))
+    ours = nn.LinearCrossEntropyLoss(4, 5, options=options)
+    loss = ours(x, target)
+    loss.backward(retain_graph=True)
+    loss.backward()
+    torch.testing.assert_close(loss, unfused(x, ours.linear.weight, None, target))
+
+
+OLDER = """
+import torch
+from torch import nn as stock
+for name in ("LinearCrossEntropyLoss", "LinearCrossEntropyOptions"):
+    if hasattr(stock, name): delattr(stock, name)
+if hasattr(stock.functional, "linear_cross_entropy"): del stock.functional.linear_cross_entropy
+import torchext
+from torchext import nn
+F = nn.functional
+torch.manual_seed(0)
+x = torch.randn(7, 4)
+for places in ((), (2,)):
+    layer, target = nn.LinearCrossEntropyLoss(4, 5, out_features=places, bias=True), torch.randint(5, (7, *places))
+    assert list(layer.state_dict()) == ["linear.weight", "linear.bias"] and "num_classes=5" in repr(layer)
+    losses = [layer(x, target)]
+    losses[0].backward()
+    with torchext.backend("stock"):
+        losses.append(layer(x, target))
+    losses.append(torch.func.vmap(lambda _: layer(x, target))(torch.zeros(1))[0])
+    assert all(torch.allclose(losses[0], loss) for loss in losses)
+for wrong in ({"weight": torch.ones(3)}, {"label_smoothing": 2.0}):
+    try:
+        nn.LinearCrossEntropyLoss(4, 5, **wrong)
+    except RuntimeError:
+        continue
+    raise AssertionError(wrong)
+try:
+    F.linear_cross_entropy(x, torch.randn(5, 4), torch.rand(7, 5), ignore_index=1)
+except RuntimeError as error:
+    assert "expected input" in str(error)
+else:
+    raise AssertionError("ignore_index with probabilities")
+"""
+
+
+def test_a_torch_that_has_none_gets_ours():
+    subprocess.run([sys.executable, "-c", OLDER], check=True)

@@ -1,0 +1,243 @@
+"""batch_norm, ReLU and max-pooling as one op: schema, fake, Function, function, module; as in every op."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import _route
+from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
+from .max_pool2d import MAX_TAPS, empty_maps, is_channels_last, max_pool2d, output_size, window_of
+
+_WINDOW = "SymInt kh, SymInt kw, SymInt sh, SymInt sw, SymInt ph, SymInt pw"
+
+
+def _fake(x, w, b, eps, channels_last, oh, ow, *window):
+    y, offsets = (empty_maps(x, channels_last, oh, ow, dtype) for dtype in (x.dtype, torch.uint8))
+    statistics = x.new_empty(2, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+    return y, offsets, statistics
+
+
+def _fake_backward(dy, offsets, x, statistics, w, eps, channels_last, kh, kw, sh, sw, ph, pw, want_dx):
+    dx = empty_maps(x, channels_last, *x.shape[-2:]) if want_dx else x.new_empty(0)
+    return dx, x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
+
+
+_forward = define(
+    "batch_norm_relu_max_pool2d",
+    f"(Tensor x, Tensor? w, Tensor? b, float eps, bool channels_last, SymInt oh, SymInt ow, {_WINDOW})"
+    " -> (Tensor, Tensor, Tensor)",
+    _fake,
+    cpu_only=True,
+)
+_backward = define(
+    "batch_norm_relu_max_pool2d_backward",
+    "(Tensor dy, Tensor offsets, Tensor x, Tensor statistics, Tensor? w, float eps, bool channels_last, "
+    f"{_WINDOW}, bool want_dx) -> (Tensor, Tensor, Tensor)",
+    _fake_backward,
+    cpu_only=True,
+)
+
+
+def _composed(
+    input, running_mean, running_var, weight, bias, training, momentum, eps,
+    pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode,
+):  # fmt: skip
+    y = F.relu(F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps))
+    return max_pool2d(y, pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode)
+
+
+class BatchNormReLUMaxPool2dFunction(Function):
+    @staticmethod
+    def forward(ctx, x, w, b, eps, channels_last, oh, ow, window, pool):
+        y, offsets, statistics = _forward(x, w, b, eps, channels_last, oh, ow, *window)
+        ctx.save_for_backward(x, w, b, offsets, statistics)
+        ctx.mark_non_differentiable(statistics)
+        ctx.options = eps, channels_last, window, pool
+        return y, statistics
+
+    @staticmethod
+    def backward(ctx, dy, _):
+        x, w, b, offsets, statistics = ctx.saved_tensors
+        eps, channels_last, window, pool = ctx.options
+        rest = (None,) * 6
+        if twice_differentiable():
+
+            def stock(x, w, b):
+                return _composed(x, None, None, w, b, True, 0.0, eps, *pool)
+
+            return *recompute_backward(stock, (x, w, b), dy, ctx.needs_input_grad[:3]), *rest
+        need_dx, need_dw, need_db, *_ = ctx.needs_input_grad
+        dx, dw, db = _backward(dy, offsets, x, statistics, w, eps, channels_last, *window, need_dx)
+        return dx if need_dx else None, dw if need_dw else None, db if need_db else None, *rest
+
+
+_WANTS = (
+    "input [n, c, h, w] with more than one element a channel, weight, bias, running_mean and running_var [c] or None, "
+    "eps above 0, and a pooling window no larger than the padded input, padded by half of it at most"
+)
+_POOL_OPTIONS = ("pool_kernel_size", "pool_stride", "pool_padding", "pool_dilation", "pool_ceil_mode")
+
+
+def _why_composed(x, statistics, w, b, training, momentum, eps) -> str | None:
+    """Why our kernel cannot normalise this; None if it can."""
+    why = _route.why_stock(x, w, b, *statistics)
+    if why is not None:
+        return why
+    if not x.is_cpu:
+        return f"no kernel for device {x.device.type!r}"
+    if torch.is_autocast_enabled("cpu"):
+        return "under autocast"
+    if training is not True:
+        return "only training is fused"
+    shape = x.shape
+    if len(shape) != 4 or not x.numel() or x.numel() == shape[1]:
+        return "shapes only stock takes"
+    for t in (w, b, *statistics):
+        if t is not None and t.shape != shape[1:2]:
+            return "shapes only stock takes"
+    mean, var = statistics
+    if (mean is None) != (var is None) or (mean is not None and (mean.requires_grad or var.requires_grad)):
+        return "arguments only stock takes"
+    if type(eps) is not float or eps <= 0 or type(momentum) not in (float, int):
+        return "arguments only stock takes"
+    return None
+
+
+def _plan_pool(x, kernel_size, stride, padding, dilation, ceil_mode):
+    """(oh, ow) and the six ints of a window without dilation; None where our kernel does not serve it."""
+    window = window_of(kernel_size, stride, padding, dilation)
+    if window is None or type(ceil_mode) is not bool:
+        return None
+    kh, kw, sh, sw, ph, pw, dh, dw = window
+    oh = output_size(x.shape[2], kh, sh, ph, dh, ceil_mode)
+    ow = output_size(x.shape[3], kw, sw, pw, dw, ceil_mode)
+    if dh != 1 or dw != 1 or kh * kw > MAX_TAPS or oh < 1 or ow < 1:
+        return None
+    return oh, ow, window[:6]
+
+
+def _track(running: Tensor, batch: Tensor, momentum: float, unbias: float = 1.0) -> None:
+    """running = (1 - momentum) running + momentum batch, rounded to running's dtype once."""
+    running.copy_(batch.mul(momentum * unbias).add_(running, alpha=1 - momentum))
+
+
+def batch_norm_relu_max_pool2d(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    pool_kernel_size,
+    pool_stride=None,
+    pool_padding=0,
+    pool_dilation=1,
+    pool_ceil_mode=False,
+) -> Tensor:
+    r"""Batch norm, ReLU and max-pooling in one. Counterpart of ``F.max_pool2d(F.relu(F.batch_norm(...)), ...)``.
+
+    Training on a CPU is ours: neither the normalised map nor its gradient ever reaches memory, backward has ``input``,
+    two numbers a channel and one byte for each result. Elsewhere the three functions run one after the other.
+
+    Args:
+        input: ``[n, c, h, w]``, contiguous or channels_last; float64, float32, bfloat16 or float16.
+        running_mean, running_var, weight, bias, training, momentum, eps: as :func:`torch.nn.functional.batch_norm`
+            takes them; the running statistics are updated in place when training.
+        pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode: as
+            :func:`torch.nn.functional.max_pool2d` takes them, without the prefix; a window of 1 pools nothing.
+
+    Returns:
+        ``[n, c, oh, ow]`` in the memory format of ``input``.
+
+    Raises:
+        RuntimeError: the shapes, dtypes or devices do not fit together, or the window does not fit.
+        ValueError: training with one element a channel, or with ``eps`` not above 0.
+
+    Example:
+        >>> from torchext.nn import functional as F
+        >>> x = torch.tensor([-1.0, 1.0, -1.0, 1.0]).view(1, 1, 2, 2)
+        >>> F.batch_norm_relu_max_pool2d(x, None, None, training=True, pool_kernel_size=2)
+        tensor([[[[1.0000]]]])
+    """
+    pool = (pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode)
+    why = _why_composed(input, (running_mean, running_var), weight, bias, training, momentum, eps)
+    plan = None if why is not None else _plan_pool(input, *pool)
+    if plan is None:
+        arguments = {
+            "input": input, "running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias,
+            "training": training, "momentum": momentum, "eps": eps,
+        }  # fmt: skip
+        arguments |= dict(zip(_POOL_OPTIONS, pool))
+        why = why or "a pooling only stock takes"
+        return _route.stock("batch_norm_relu_max_pool2d", why, _WANTS, _composed, **arguments)
+    _route.note("batch_norm_relu_max_pool2d")
+    oh, ow, window = plan
+    channels_last = is_channels_last(input)
+    if wants_grad(input, weight, bias):
+        y, statistics = BatchNormReLUMaxPool2dFunction.call(
+            input, weight, bias, eps, channels_last, oh, ow, window, pool
+        )
+    else:
+        y, _, statistics = _forward(input, weight, bias, eps, channels_last, oh, ow, *window)
+    if running_mean is not None:
+        count = input.numel() // input.shape[1]
+        _track(running_mean, statistics[0], momentum)
+        _track(running_var, statistics[1], momentum, count / (count - 1))
+    return y
+
+
+class BatchNormReLUMaxPool2d(nn.BatchNorm2d):
+    """``MaxPool2d(ReLU(BatchNorm2d(x)))`` in one layer, with :class:`torch.nn.BatchNorm2d`'s arguments and state_dict.
+
+    The options of the pooling follow as keywords; see :func:`batch_norm_relu_max_pool2d`.
+
+    Example:
+        >>> from torchext import nn
+        >>> nn.BatchNormReLUMaxPool2d(16, pool_kernel_size=2)(torch.randn(2, 16, 28, 28)).shape
+        torch.Size([2, 16, 14, 14])
+    """
+
+    def __init__(
+        self,
+        *args,
+        pool_kernel_size,
+        pool_stride=None,
+        pool_padding=0,
+        pool_dilation=1,
+        pool_ceil_mode=False,
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        self.pool_kernel_size = pool_kernel_size
+        self.pool_stride = pool_kernel_size if pool_stride is None else pool_stride
+        self.pool_padding = pool_padding
+        self.pool_dilation = pool_dilation
+        self.pool_ceil_mode = pool_ceil_mode
+
+    @classmethod
+    def absorb(cls, norm: nn.BatchNorm2d, pool: nn.MaxPool2d) -> None:
+        """Turns `norm` itself into this layer, with the options of `pool`; its parameters stay the same objects."""
+        norm.__class__ = cls
+        for name in _POOL_OPTIONS:
+            setattr(norm, name, getattr(pool, name.removeprefix("pool_")))
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
+        tracks = self.training and self.track_running_stats
+        momentum = 0.0 if self.momentum is None else self.momentum
+        if tracks and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                momentum = 1.0 / float(self.num_batches_tracked)
+        seen = (self.running_mean, self.running_var) if tracks or not self.training else (None, None)
+        of_batch = self.training or (self.running_mean is None and self.running_var is None)
+        pool = {name: getattr(self, name) for name in _POOL_OPTIONS}
+        return batch_norm_relu_max_pool2d(input, *seen, self.weight, self.bias, of_batch, momentum, self.eps, **pool)
+
+    def extra_repr(self) -> str:
+        return ", ".join([super().extra_repr(), *(f"{name}={getattr(self, name)}" for name in _POOL_OPTIONS)])

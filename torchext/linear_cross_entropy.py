@@ -1,0 +1,286 @@
+"""linear_cross_entropy: schema, fake, Function, function, module; in that order, as in every op."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import _route
+from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
+from ._route import PLAIN
+from .cross_entropy import _NONE, _REDUCTIONS, _WIDE
+
+
+def _fake_gradients(x, w, b, want_dx, want_dw, want_db):
+    return (
+        x.new_empty(x.shape if want_dx else 0),
+        x.new_empty(w.shape if want_dw else 0),
+        x.new_empty(b.shape if want_db and b is not None else 0),
+    )
+
+
+def _fake(x, w, b, target, weight, ignore_index, label_smoothing, reduction, chunk, want_dx, want_dw, want_db):
+    shape = (x.shape[0], *w.shape[1:-1])
+    positions = shape[0]
+    for size in shape[1:]:
+        positions = positions * size
+    stats = (2 if target.dtype == torch.int64 else 3) * positions + 1
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return (
+        x.new_empty(shape if reduction == _NONE else ()),
+        x.new_empty(stats, dtype=dtype),
+        *_fake_gradients(x, w, b, want_dx, want_dw, want_db),
+    )
+
+
+def _fake_backward(
+    dloss, x, w, b, target, weight, stats, ignore_index, label_smoothing, reduction, chunk, want_dx, want_dw, want_db
+):
+    return _fake_gradients(x, w, b, want_dx, want_dw, want_db)
+
+
+# x: [n, k]; w: [c, ..., k]; b: [c, ...]; `chunk` rows of x at a time.
+_linear_cross_entropy = define(
+    "linear_cross_entropy",
+    "(Tensor x, Tensor w, Tensor? b, Tensor target, Tensor? weight, int ignore_index, float label_smoothing,"
+    " int reduction, int chunk, bool want_dx, bool want_dw, bool want_db)"
+    " -> (Tensor loss, Tensor stats, Tensor dx, Tensor dw, Tensor db)",
+    _fake,
+)
+_linear_cross_entropy_backward = define(
+    "linear_cross_entropy_backward",
+    "(Tensor dloss, Tensor x, Tensor w, Tensor? b, Tensor target, Tensor? weight, Tensor stats, int ignore_index,"
+    " float label_smoothing, int reduction, int chunk, bool want_dx, bool want_dw, bool want_db)"
+    " -> (Tensor dx, Tensor dw, Tensor db)",
+    _fake_backward,
+)
+
+# Whether the backward now running leaves the graph for another one.
+_keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+
+
+def _composite(x, w, b, target, weight, ignore_index, label_smoothing, reduction):
+    logits = F.linear(x, w.flatten(0, -2), None if b is None else b.flatten())
+    logits = logits.reshape(*x.shape[:-1], *w.shape[:-1])
+    return F.cross_entropy(
+        logits, target, weight, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction
+    )
+
+
+def _recompute(ctx, dloss, x, w, b, target, weight):
+    ignore_index, label_smoothing, reduction, _ = ctx.options
+    name = next(name for name, number in _REDUCTIONS.items() if number == reduction)
+
+    def stock(x, w, b):
+        return _composite(x, w, b, target, weight, ignore_index, label_smoothing, name)
+
+    return recompute_backward(stock, (x, w, b), dloss, ctx.needs_input_grad[:3])
+
+
+class LinearCrossEntropyFunction(Function):
+    """A mean's and a sum's gradient is made in forward, which has the logits, up to the factor dloss.
+
+    Not where dloss differs from row to row, nor in 16 bits, for cross_entropy's reason: backward makes the logits anew.
+    """
+
+    @staticmethod
+    def forward(ctx, x, w, b, target, weight, options):
+        ctx.options = options
+        ctx.made = options[2] != _NONE and x.dtype in _WIDE and not torch.compiler.is_compiling()
+        wanted = ctx.needs_input_grad[:3] if ctx.made else (False, False, False)
+        loss, stats, *gradients = _linear_cross_entropy(x, w, b, target, weight, *options, *wanted)
+        ctx.save_for_backward(x, w, b, target, weight, stats, *gradients)
+        return loss
+
+    @staticmethod
+    def backward(ctx, dloss):
+        x, w, b, target, weight, stats, *gradients = ctx.saved_tensors
+        needed = ctx.needs_input_grad[:3]
+        if twice_differentiable():
+            gradients = _recompute(ctx, dloss, x, w, b, target, weight)
+        elif not ctx.made:
+            gradients = _linear_cross_entropy_backward(dloss, x, w, b, target, weight, stats, *ctx.options, *needed)
+        elif _keeps_graph():
+            gradients = [g * dloss for g in gradients]
+        else:  # freed after this: nobody else sees them, and a copy of dw would be the peak of the memory
+            gradients = [g.mul_(dloss) for g in gradients]
+        return *(g if need else None for g, need in zip(gradients, needed)), None, None, None
+
+
+_WANTS = (
+    "input [n, k] or [k], linear_weight [c, ..., k], target [n, ...] of int64 class indices or [n, c, ...] of class "
+    "probabilities, linear_bias [c, ...] or None, weight [c] or None, of one floating dtype and one device, "
+    "label_smoothing in [0, 1], and no ignore_index with probabilities"
+)
+
+
+def _why_stock(x, w, target, b, weight, reduction, ignore_index, label_smoothing) -> str | None:
+    why = _route.why_stock(x, w, b, weight)
+    if why is not None:
+        return why
+    if torch.is_autocast_enabled("cpu" if x.is_cpu else "cuda"):
+        return "under autocast"
+    if type(target) not in PLAIN or target.device != x.device:
+        return _route._why_tensor(target) or "target on another device"
+    if (
+        w.dim() < 2
+        or x.dim() not in ((1, 2) if w.dim() == 2 else (2,))
+        or x.shape[-1] != w.shape[-1]
+        or 0 in w.shape[:-1]
+    ):
+        return "shapes only stock takes"
+    if b is not None and b.shape != w.shape[:-1]:
+        return "shapes only stock takes"
+    if target.dtype is torch.int64:
+        fits = target.shape == x.shape[:-1] + w.shape[1:-1]
+    else:
+        fits = target.dtype is x.dtype and target.shape == x.shape[:-1] + w.shape[:-1] and ignore_index is None
+    if not fits or target.requires_grad:
+        return "a target that wants a gradient" if fits else "a target only stock takes"
+    if weight is not None and (weight.shape != w.shape[:1] or weight.requires_grad):
+        return "a weight only stock takes"
+    if reduction not in _REDUCTIONS or not 0 <= label_smoothing <= 1:
+        return "options only stock takes"
+    return None
+
+
+def _stock(input, linear_weight, target, linear_bias, weight, reduction, ignore_index, label_smoothing, options):
+    """torch's own, on a torch that has it; its chunked path knows no transforms."""
+    if hasattr(F, "linear_cross_entropy"):
+        plain = _route._functorch_active() or _route._forward_ad._current_level >= 0
+        return F.linear_cross_entropy(
+            input, linear_weight, target, linear_bias=linear_bias, weight=weight, reduction=reduction,
+            ignore_index=ignore_index, label_smoothing=label_smoothing, options=None if plain else options,
+        )  # fmt: skip
+    if ignore_index is not None and target.shape == input.shape[:-1] + linear_weight.shape[:-1]:
+        raise RuntimeError("ignore_index cannot be specified when target contains probabilities")
+    ignore_index = -100 if ignore_index is None else ignore_index
+    return _composite(input, linear_weight, linear_bias, target, weight, ignore_index, label_smoothing, reduction)
+
+
+_CHUNK_BYTES = 32 << 20  # of logits: the largest block the C library's heap gives again without asking the system
+
+
+def _chunk(x: Tensor, w: Tensor, options: Any) -> int:
+    """Rows at a time: a chunk's logits take as much memory as a quarter of w, or 32 MiB where that is more."""
+    if options is not None and options.batch_chunk_size is not None:
+        return options.batch_chunk_size
+    rows = max(w.shape[-1] // 4, _CHUNK_BYTES // (w.shape[:-1].numel() * x.itemsize), 1)
+    return rows if rows < 32 else rows // 32 * 32
+
+
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    options: Any = None,
+) -> Tensor:
+    r"""Cross-entropy of an affine map, ``cross_entropy(linear(input, linear_weight, linear_bias), target)``, whose
+    logits are never held whole. Counterpart of ``torch.nn.functional.linear_cross_entropy`` of torch 2.13.
+
+    Rows go through in chunks. In float32 and float64 a mean's or sum's gradients are made in forward, when one of them
+    is wanted, and kept for backward; else backward makes each chunk's logits anew. Second derivatives, forward-mode AD
+    and ``torch.func`` transforms hold the logits.
+
+    Args:
+        input: :math:`x`, ``[n, k]`` or ``[k]``; float64, float32, bfloat16 or float16 for ours, else stock's.
+        linear_weight: :math:`W`, ``[c, k]``, or ``[c, d1, ..., k]`` for a loss at ``d1 ...`` positions of every row.
+        target: class indices, int64 ``[n, d1, ...]``, each in ``[0, c)`` or ``ignore_index``; or class probabilities,
+            ``[n, c, d1, ...]``. Of one row without the ``n``, as ``input``.
+        linear_bias: ``[c, d1, ...]``, or None.
+        weight: of each class, ``[c]``, or None.
+        reduction: "mean" (over the weights of the targets not ignored), "sum" or "none".
+        ignore_index: the index of positions that count for nothing; None is -100, and a must for probabilities.
+        label_smoothing: the share of every target, 0 to 1, that is spread over all classes.
+        options: a ``torch.nn.LinearCrossEntropyOptions``: of it ours follows ``batch_chunk_size``, the rows of a chunk
+            (None: a quarter of ``linear_weight``'s memory in logits, or 32 MiB). A second backward is always allowed.
+
+    Returns:
+        The loss, a scalar or, for "none", ``[n, d1, ...]``. The mean of nothing is NaN, and its gradient 0.
+
+    Raises:
+        IndexError: an index is neither in ``[0, c)`` nor ``ignore_index``.
+        RuntimeError, ValueError: the arguments do not fit together.
+
+    Example:
+        >>> from torchext.nn import functional as F
+        >>> F.linear_cross_entropy(torch.ones(2, 3), torch.zeros(4, 3), torch.tensor([1, 3]))
+        tensor(1.3863)
+    """
+    why = _why_stock(input, linear_weight, target, linear_bias, weight, reduction, ignore_index, label_smoothing)
+    if why is not None:
+        return _route.stock(
+            "linear_cross_entropy", why, _WANTS, _stock, input=input, linear_weight=linear_weight, target=target,
+            linear_bias=linear_bias, weight=weight, reduction=reduction, ignore_index=ignore_index,
+            label_smoothing=label_smoothing, options=options,
+        )  # fmt: skip
+    _route.note("linear_cross_entropy")
+    x, t = (input, target) if input.dim() == 2 else (input.unsqueeze(0), target.unsqueeze(0))
+    call = x, linear_weight, linear_bias, t, weight
+    ignored = -100 if ignore_index is None else ignore_index
+    chosen = ignored, label_smoothing, _REDUCTIONS[reduction], _chunk(x, linear_weight, options)
+    try:
+        if wants_grad(x, linear_weight, linear_bias):
+            loss = LinearCrossEntropyFunction.call(*call, chosen)
+        else:
+            loss = _linear_cross_entropy(*call, *chosen, False, False, False)[0]
+    except RuntimeError as error:
+        if "is out of bounds" in str(error):
+            raise IndexError(str(error)) from None
+        raise
+    return loss if input.dim() == 2 or reduction != "none" else loss.squeeze(0)
+
+
+class _LinearCrossEntropyLoss(nn.modules.loss._WeightedLoss):
+    """The base class where torch has none of its own, before 2.13: the same arguments and state_dict."""
+
+    def __init__(
+        self, in_features, num_classes, *, out_features=(), bias=False, device=None, dtype=None, reduction="mean",
+        weight=None, ignore_index=None, label_smoothing=0.0, options=None,
+    ):  # fmt: skip
+        if weight is not None and weight.shape != (num_classes,):
+            raise RuntimeError(f"expected weight shape to be {(num_classes,)}, got {tuple(weight.shape)}")
+        if not 0 <= label_smoothing <= 1:
+            raise RuntimeError(f"expected label_smoothing to be in range [0, 1], got {label_smoothing}")
+        super().__init__(weight, None, None, reduction)
+        self.num_classes, self.out_features = num_classes, out_features
+        self.ignore_index, self.label_smoothing, self.options = ignore_index, label_smoothing, options
+        rows = math.prod(out_features, start=num_classes)
+        self.linear = nn.Linear(in_features, rows, bias=bias, device=device, dtype=dtype)
+
+    def extra_repr(self):
+        return (
+            f"in_features={self.linear.in_features}, num_classes={self.num_classes}, out_features={self.out_features},"
+            f" bias={self.linear.bias is not None}, reduction={self.reduction}, ignore_index={self.ignore_index},"
+            f" label_smoothing={self.label_smoothing}, options={self.options}"
+        )
+
+
+class LinearCrossEntropyLoss(getattr(nn, "LinearCrossEntropyLoss", _LinearCrossEntropyLoss)):
+    """``torch.nn.LinearCrossEntropyLoss`` on our kernels: same arguments and state_dict; see
+    :func:`linear_cross_entropy`. Before torch 2.13, which has none, an ``nn.Module`` of the same arguments.
+
+    Example:
+        >>> from torchext import nn
+        >>> nn.LinearCrossEntropyLoss(3, 4)(torch.zeros(2, 3), torch.tensor([1, 3]))
+        tensor(1.3863, grad_fn=<LinearCrossEntropyFunctionBackward>)
+    """
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        shape = self.num_classes, *self.out_features
+        bias = self.linear.bias
+        return linear_cross_entropy(
+            input, self.linear.weight.reshape(*shape, self.linear.in_features), target,
+            linear_bias=None if bias is None else bias.reshape(shape), weight=self.weight, reduction=self.reduction,
+            ignore_index=self.ignore_index, label_smoothing=self.label_smoothing, options=self.options,
+        )  # fmt: skip
