@@ -9,11 +9,16 @@
 
 namespace torchext {
 namespace {
-// Where torch's library is faster than our product, in multiply-adds. AVX2: nowhere; on a Zen 3 core ours runs at 88 to
-// 97 GFLOP/s from (64,256)->120 to (512,784)->256, MKL at 57 to 93, oneDNN at 46 to 80. AVX-512: from 2 M on, oneDNN's
-// 186 on a Zen 5 core (MKL: 87) are more than our one level of panels; below, a library spends 10 us on finding its
+// Where torch's library is faster than our product: where it knows of instructions that ours does not use, twice as
+// fast on all but small products. With AVX2 and on Zen 4 ours is at the multiply-add units' peak from (64,256)->120 on:
+// 103 to 111 GFLOP/s on a Zen 4 core (MKL: 85 to 102), 88 to 97 on a Zen 3 core (MKL: 57 to 93, oneDNN: 46 to 80). On a
+// Zen 5 core, oneDNN's 186 (MKL: 87) are more than our one level of panels. A library spends 10 us on finding its
 // kernel.
-bool library_wins(LinearShape s) { return cpu::isa() != cpu::Isa::kAvx2 && s.m * s.n * s.k > 1 << 21; }
+bool library_wins(ScalarType dtype, LinearShape s) {
+  const bool half = dtype == ScalarType::BFloat16 || dtype == ScalarType::Half;
+  const bool at_peak = cpu::isa() == cpu::Isa::kAvx2 || (cpu::is_zen4() && !half);
+  return !at_peak && s.m * s.n * s.k > 1 << 21;
+}
 
 // c = a b + bias, then max(., 0) if relu: in one piece a thread, as nearly square as the threads divide.
 template <typename T>
@@ -64,11 +69,11 @@ void own_product(Tensor& y, const Tensor& x, const Tensor& w, const std::optiona
 
 struct Cpu {
   // Whether backward writes into tensors it is given, or allocates its results itself.
-  static bool fills(LinearShape s) { return !library_wins(s); }
+  static bool fills(ScalarType dtype, LinearShape s) { return !library_wins(dtype, s); }
   static Tensor operand(const Tensor& t) { return t.stride(0) == 1 || t.stride(1) == 1 ? t : dense(t); }
 
   static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, LinearShape s) {
-    if (library_wins(s)) return library(x, w, b, relu);
+    if (library_wins(x.scalar_type(), s)) return library(x, w, b, relu);
     Tensor y = empty(x, {s.m, s.n});
     dispatch_float(x, "linear", [&]<typename T>() { own_product<T>(y, x, w, b, relu); });
     return y;
@@ -77,7 +82,7 @@ struct Cpu {
   // y masks dy, if there is one; dx, dw and db are null where not wanted.
   static void backward(Tensor* dx, Tensor* dw, Tensor* db, const Tensor& dy, const Tensor& x, const Tensor& w,
                        const Tensor* y, LinearShape s) {
-    const bool own = !library_wins(s);
+    const bool own = fills(dy.scalar_type(), s);
     Tensor dz = y && !own ? empty(dy, {s.m, s.n}) : dy;
     dispatch_float(dy, "linear_backward", [&]<typename T>() {
       cpu::Scratch<T> scratch(y && own ? s.m * s.n : 0);
@@ -116,7 +121,7 @@ struct Cpu {
 
 // On a GPU, and on the CPU as the `.simt` overloads.
 struct Cuda {
-  static bool fills(LinearShape) { return true; }
+  static bool fills(ScalarType, LinearShape) { return true; }
   static Tensor operand(const Tensor& t) { return dense(t); }
 
   static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, LinearShape s) {
@@ -159,7 +164,7 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward(const Tensor& dy, const Tenso
                                                    bool want_db) {
   const LinearShape s{x.size(0), x.size(1), w.size(0)};
   auto result = [&](bool own, Sizes sizes) { return own ? empty(x, sizes) : empty(x, {0}); };
-  const bool fills = Backend::fills(s);
+  const bool fills = Backend::fills(x.scalar_type(), s);
   Tensor dx = result(want_dx && fills, {s.m, s.k}), dw = result(want_dw && fills, {s.n, s.k});
   Tensor db = result(want_db, {s.n});
   const std::optional<Tensor> mask = dense(y);

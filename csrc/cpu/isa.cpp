@@ -44,6 +44,14 @@ const char* const* isa_names() {
   return names;
 }
 
+bool is_zen4() {
+#ifdef TORCHEXT_X86_KERNELS
+  return isa() == Isa::kAvx512 && __builtin_cpu_is("amdfam19h");  // of that family Zen 3 has no AVX-512
+#else
+  return false;
+#endif
+}
+
 bool use_isa(const char* name) {
   for (Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512})
     if (std::strcmp(name, kNames[static_cast<int>(isa)]) == 0 && runs(isa)) return chosen() = isa, true;
