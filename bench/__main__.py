@@ -35,6 +35,7 @@ def measure(arguments: list[str]) -> int:
     parser.add_argument(
         "--compile", choices=("none", "typical", "all"), default="typical", help="rows to torch.compile"
     )
+    parser.add_argument("--long", action="store_true", help="on a CPU also the sizes meant for a GPU: minutes each")
     parser.add_argument("--out", type=Path, default=results.FRESH, help="where the JSON goes")
     options = parser.parse_args(arguments)
     unknown = set(options.ops) - set(known)
@@ -57,6 +58,7 @@ def run(files: list[str], threads: int, device: str, options: argparse.Namespace
         f"--device={device}",
         f"--seconds={options.seconds}",
         f"--compile={options.compile}",
+        *(["--long"] if options.long else []),
     ]
     quiet = ["-q", "--no-header", "--benchmark-quiet", "--tb=line", "-p", "no:cacheprovider", "-p", "no:randomly"]
     command = [sys.executable, "-m", "pytest", *files, *chosen, *quiet, f"--benchmark-json={path}"]

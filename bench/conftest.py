@@ -18,6 +18,7 @@ def pytest_addoption(parser):
     group.addoption("--threads", type=int, default=1, help="threads of torch's pool, for every provider")
     group.addoption("--seconds", type=float, default=1.0, help="measuring time per row, without what compiles")
     group.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where the tensors are")
+    group.addoption("--long", action="store_true", help="on a CPU also the sizes meant for a GPU: minutes each")
     group.addoption(
         "--compile",
         default="typical",
@@ -35,8 +36,8 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     """Sizes for a GPU are not for the CPU; and the networks, which take longest to compile, come last."""
-    device = config.getoption("device")
-    wanted = [item for item in items if _device(item) in ("any", device)]
+    device, long = config.getoption("device"), config.getoption("long")
+    wanted = [item for item in items if long or _device(item) in ("any", device)]
     config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
     items[:] = sorted(wanted, key=lambda item: "bench_networks" in item.nodeid)
     config.bench_rows_wanted = len(items)

@@ -15,8 +15,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from . import table
 from .harness import COMPILED, OURS, STOCK
 from .results import Run, figures, label
+from .steps import FUSED
 
-COLOURS = {STOCK: "0.6", OURS: "#2a6f97", COMPILED: "#e09f3e", f"{OURS} accelerate": "#6a994e"}
+COLOURS = {STOCK: "0.6", OURS: "#2a6f97", COMPILED: "#e09f3e", FUSED: "#6a994e"}
 SLOWER = "#bc4749"
 STYLE = {
     "font.size": 9,
@@ -182,7 +183,7 @@ def draw(run: Run, folder: Path) -> list[Path]:
     made = {}
     with plt.rc_context(STYLE):
         if networks:
-            kinds = (COMPILED, f"{OURS} accelerate")
+            kinds = (COMPILED, FUSED)
             made["networks"] = ratios(networks, f"Whole training steps, float32: {where}", kinds)
         if ops:
             made["ops"] = ratios(ops, f"Ops, forward + backward: {where}", (COMPILED,))

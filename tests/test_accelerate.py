@@ -19,11 +19,12 @@ def cnn():
     )  # fmt: skip
 
 
-def test_layers_are_swapped_and_neighbours_fused():
+def test_layers_become_ours():
     model = torchext.accelerate(cnn())
+    assert type(model) is nn.Sequential
     assert [type(layer) for layer in model] == [
-        nn.ConvReLUMaxPool2d, stock.Identity, stock.Identity, nn.ConvReLU2d, stock.Identity, stock.Flatten,
-        nn.LinearReLU, stock.Identity, nn.Dropout, nn.Linear,
+        nn.Conv2d, stock.ReLU, nn.MaxPool2d, nn.Conv2d, stock.ReLU, stock.Flatten,
+        nn.Linear, stock.ReLU, nn.Dropout, nn.Linear,
     ]  # fmt: skip
 
 
@@ -44,27 +45,6 @@ def test_same_numbers_same_state_dict_same_parameters():
     twin.load_state_dict(model.state_dict(), strict=True)
 
 
-def test_batch_norm_relu_and_pool_become_one():
-    model = stock.Sequential(
-        stock.Conv2d(1, 4, 5), stock.BatchNorm2d(4), stock.ReLU(), stock.MaxPool2d(3, 2, 1),
-        stock.Conv2d(4, 4, 3), stock.BatchNorm2d(4), stock.ReLU(),
-    )  # fmt: skip
-    twin = copy.deepcopy(model)
-    assert [type(layer) for layer in torchext.accelerate(model)] == [
-        nn.Conv2d, nn.BatchNormReLUMaxPool2d, stock.Identity, stock.Identity,
-        nn.Conv2d, stock.BatchNorm2d, stock.ReLU,
-    ]  # fmt: skip
-    x = torch.randn(6, 1, 16, 16)
-    y, want = model(x), twin(x)
-    torch.testing.assert_close(y, want, rtol=1e-4, atol=1e-4)
-    y.square().sum().backward()
-    want.square().sum().backward()
-    for a, b in zip(model.parameters(), twin.parameters()):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(list(model.buffers()), list(twin.buffers()))
-    torch.testing.assert_close(model.eval()(x), twin.eval()(x), rtol=1e-4, atol=1e-4)
-
-
 def test_an_optimizer_made_before_goes_on():
     model = cnn()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -73,15 +53,6 @@ def test_an_optimizer_made_before_goes_on():
     model(torch.randn(2, 1, 28, 28)).sum().backward()
     optimizer.step()
     assert not torch.equal(model[0].weight, before)
-
-
-def test_a_layer_whose_hook_would_see_another_tensor_is_not_absorbed():
-    model = stock.Sequential(stock.Linear(4, 8), stock.ReLU())
-    seen = []
-    model[0].register_forward_hook(lambda module, args, output: seen.append(output.min().item()))
-    torchext.accelerate(model)
-    model(torch.randn(50, 4))
-    assert type(model[0]) is nn.Linear and seen[0] < 0
 
 
 def test_what_may_compute_something_else_is_left_alone():
@@ -96,17 +67,8 @@ def test_what_may_compute_something_else_is_left_alone():
     weight_normed = torch.nn.utils.parametrizations.weight_norm(stock.Linear(4, 4))
     model = stock.ModuleList([Mine(4, 4), Odd(stock.Linear(4, 4), stock.ReLU()), weight_normed, stock.BatchNorm1d(4)])
     torchext.accelerate(model)
-    assert type(model[0]) is Mine and type(model[1][0]) is nn.Linear and type(model[1][1]) is stock.ReLU
+    assert type(model[0]) is Mine and type(model[1]) is Odd and type(model[1][0]) is nn.Linear
     assert type(model[2]) is type(weight_normed) and type(model[3]) is stock.BatchNorm1d
-
-
-def test_a_pool_that_returns_indices_is_not_absorbed():
-    model = torchext.accelerate(
-        stock.Sequential(stock.Conv2d(1, 2, 3), stock.ReLU(), stock.MaxPool2d(2, return_indices=True))
-    )
-    assert type(model[0]) is nn.ConvReLU2d and type(model[2]) is nn.MaxPool2d
-    _, indices = model(torch.randn(2, 1, 8, 8))
-    assert indices.dtype == torch.int64
 
 
 def test_bad_input_is_refused():

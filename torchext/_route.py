@@ -39,7 +39,8 @@ class Choice:
     layer: str = ""
 
 
-_layer = ""
+layers: dict[torch.nn.Module, str] = {}  # their names, while explain() has a hook on each
+_layer = ""  # the one at work
 
 
 @contextlib.contextmanager
@@ -114,8 +115,21 @@ def record_routes() -> Iterator[list[Choice]]:
         _record = before
 
 
+def _fuses_later() -> bool:
+    """Whether Dynamo traces for our own backend, which takes stock's functions for ours, and fuses them."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    compiler = getattr(InstructionTranslator.current_tx().output, "compiler_fn", None)
+    return getattr(compiler, "__name__", "").startswith("torchext")
+
+
+_fuses_later._dynamo_marked_constant = True  # torch.compiler.assume_constant_result, which would import Dynamo (1 s)
+
+
 def why_stock(first: Tensor, *others: Tensor | None) -> str | None:
     """Why our kernels cannot take these tensors; None if they can. On every call's path: 0.6 us."""
+    if torch.compiler.is_dynamo_compiling() and _fuses_later():
+        return 'torch.compile(backend="torchext") puts ours in its place'
     if _functorch_active() or _forward_ad._current_level >= 0 or _backend == "stock":
         return _why_now()
     if type(first) not in PLAIN:
@@ -176,6 +190,13 @@ def note(op: str, why: str | None = None) -> None:
         served = op.startswith(tuple(_op.SERVED.get(_backend, ())))  # a function is named after its op
         ours = _backend if served else "native"
         _record.append(Choice(op, ours if why is None else "stock", why or "", _layer))
+
+
+def enter(module: torch.nn.Module) -> None:
+    """Tells explain() that `module` is served next, though it is not called."""
+    global _layer
+    if layers:
+        _layer = layers[module]
 
 
 def stock(op: str, why: str, wants: str, function: Callable, **arguments: Any) -> Any:

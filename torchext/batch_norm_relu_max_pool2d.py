@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import _route
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
-from .max_pool2d import MAX_TAPS, empty_maps, is_channels_last, max_pool2d, output_size, window_of
+from .max_pool2d import (
+    MAX_TAPS,
+    POOL_OPTIONS,
+    empty_maps,
+    is_channels_last,
+    max_pool2d,
+    options_of,
+    output_size,
+    window_of,
+)
 
 _WINDOW = "SymInt kh, SymInt kw, SymInt sh, SymInt sw, SymInt ph, SymInt pw"
 
@@ -77,7 +88,6 @@ _WANTS = (
     "input [n, c, h, w] with more than one element a channel, weight, bias, running_mean and running_var [c] or None, "
     "eps above 0, and a pooling window no larger than the padded input, padded by half of it at most"
 )
-_POOL_OPTIONS = ("pool_kernel_size", "pool_stride", "pool_padding", "pool_dilation", "pool_ceil_mode")
 
 
 def _why_composed(x, statistics, w, b, training, momentum, eps) -> str | None:
@@ -172,7 +182,7 @@ def batch_norm_relu_max_pool2d(
             "input": input, "running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias,
             "training": training, "momentum": momentum, "eps": eps,
         }  # fmt: skip
-        arguments |= dict(zip(_POOL_OPTIONS, pool))
+        arguments |= dict(zip(POOL_OPTIONS, pool))
         why = why or "a pooling only stock takes"
         return _route.stock("batch_norm_relu_max_pool2d", why, _WANTS, _composed, **arguments)
     _route.note("batch_norm_relu_max_pool2d")
@@ -189,6 +199,20 @@ def batch_norm_relu_max_pool2d(
         _track(running_mean, statistics[0], momentum)
         _track(running_var, statistics[1], momentum, count / (count - 1))
     return y
+
+
+def _through_pool(norm: nn.BatchNorm2d, input: Tensor, pool: Sequence) -> Tensor:
+    norm._check_input_dim(input)
+    tracks = norm.training and norm.track_running_stats
+    momentum = 0.0 if norm.momentum is None else norm.momentum
+    if tracks and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:
+            momentum = 1.0 / float(norm.num_batches_tracked)
+    seen = (norm.running_mean, norm.running_var) if tracks or not norm.training else (None, None)
+    of_batch = norm.training or (norm.running_mean is None and norm.running_var is None)
+    options = dict(zip(POOL_OPTIONS, pool))
+    return batch_norm_relu_max_pool2d(input, *seen, norm.weight, norm.bias, of_batch, momentum, norm.eps, **options)
 
 
 class BatchNormReLUMaxPool2d(nn.BatchNorm2d):
@@ -219,25 +243,13 @@ class BatchNormReLUMaxPool2d(nn.BatchNorm2d):
         self.pool_dilation = pool_dilation
         self.pool_ceil_mode = pool_ceil_mode
 
-    @classmethod
-    def absorb(cls, norm: nn.BatchNorm2d, pool: nn.MaxPool2d) -> None:
-        """Turns `norm` itself into this layer, with the options of `pool`; its parameters stay the same objects."""
-        norm.__class__ = cls
-        for name in _POOL_OPTIONS:
-            setattr(norm, name, getattr(pool, name.removeprefix("pool_")))
-
     def forward(self, input: Tensor) -> Tensor:
-        self._check_input_dim(input)
-        tracks = self.training and self.track_running_stats
-        momentum = 0.0 if self.momentum is None else self.momentum
-        if tracks and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:
-                momentum = 1.0 / float(self.num_batches_tracked)
-        seen = (self.running_mean, self.running_var) if tracks or not self.training else (None, None)
-        of_batch = self.training or (self.running_mean is None and self.running_var is None)
-        pool = {name: getattr(self, name) for name in _POOL_OPTIONS}
-        return batch_norm_relu_max_pool2d(input, *seen, self.weight, self.bias, of_batch, momentum, self.eps, **pool)
+        return _through_pool(self, input, [getattr(self, name) for name in POOL_OPTIONS])
+
+    @staticmethod
+    def serve(norm: nn.BatchNorm2d, input: Tensor, pool: nn.MaxPool2d) -> Tensor:
+        """What `norm`, a ReLU and `pool` give."""
+        return _through_pool(norm, input, options_of(pool))
 
     def extra_repr(self) -> str:
-        return ", ".join([super().extra_repr(), *(f"{name}={getattr(self, name)}" for name in _POOL_OPTIONS)])
+        return ", ".join([super().extra_repr(), *(f"{name}={getattr(self, name)}" for name in POOL_OPTIONS)])

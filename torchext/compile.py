@@ -23,7 +23,7 @@ def torchext_backend(graph: GraphModule, example_inputs: list[torch.Tensor]) -> 
     for node in list(graph.graph.nodes):
         _fuse_pool(graph, node)
     replacements = {getattr(stock, name): getattr(F, name) for name in F.OURS if hasattr(stock, name)}
-    replacements |= {torch._C._nn.linear: F.linear, torch.conv2d: F.conv2d}
+    replacements |= {torch._C._nn.linear: F.linear, torch.conv2d: F.conv2d, torch.max_pool2d: F.max_pool2d}
     for node in graph.graph.nodes:
         if node.op == "call_function" and node.target in replacements:
             node.target = replacements[node.target]
@@ -56,17 +56,17 @@ def _fuse_relu(graph: GraphModule, node: Node) -> None:
         _absorb(graph, node, producer, F.conv2d_relu)
 
 
-_POOL_ARGUMENTS = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+_POOL_ARGUMENTS = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 
 
 def _fuse_pool(graph: GraphModule, node: Node) -> None:
-    if not _calls(node, _POOL) or not node.args:
+    if not _calls(node, _POOL):
         return
-    window = dict(zip(_POOL_ARGUMENTS, node.args[1:])) | node.kwargs
+    window = dict(zip(_POOL_ARGUMENTS, node.args)) | node.kwargs
+    producer = window.pop("input", None)
     if window.pop("return_indices", False):
         return
     pool = {f"pool_{k}": v for k, v in window.items()}
-    producer = node.args[0]
     if _calls(producer, (F.conv2d_relu,)) and len(producer.users) == 1:
         _absorb(graph, node, producer, F.conv2d_relu_max_pool2d, **pool)
     elif _rectifies_norm(producer):

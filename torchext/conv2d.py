@@ -200,3 +200,8 @@ class ConvReLU2d(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         input, options = module_arguments(self, input)
         return conv2d_relu(input, weight, bias, *options)
+
+    @staticmethod
+    def serve(conv: nn.Conv2d, input: Tensor) -> Tensor:
+        """What `conv` and a ReLU give."""
+        return ConvReLU2d._conv_forward(conv, input, conv.weight, conv.bias)

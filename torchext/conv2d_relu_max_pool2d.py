@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,7 +12,7 @@ from . import _route
 from ._conv2d_plan import WANTS, is_single, out_size, pair, plan
 from ._op import Function, define, twice_differentiable, wants_grad
 from .conv2d import GEOMETRY, WANTED, conv2d_relu, empty_image, fake_gradients, module_arguments, recompute
-from .max_pool2d import max_pool2d
+from .max_pool2d import POOL_OPTIONS, max_pool2d, options_of
 
 _POOL = "int[2] pool_kernel, int[2] pool_stride, int[2] pool_padding"
 
@@ -159,7 +161,7 @@ def conv2d_relu_max_pool2d(
     """
     pool = (pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode)
     if is_single(input, weight):
-        options = dict(zip(_POOL_OPTIONS, pool))
+        options = dict(zip(POOL_OPTIONS, pool))
         args = input.unsqueeze(0), weight, bias, stride, padding, dilation, groups
         return conv2d_relu_max_pool2d(*args, **options).squeeze(0)
     geometry, out = plan(input, weight, bias, stride, padding, dilation, groups, pooled=True)
@@ -167,7 +169,7 @@ def conv2d_relu_max_pool2d(
     if windows is None:
         why = geometry if out is None else "a pooling only stock takes"
         options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-        options |= dict(zip(_POOL_OPTIONS, pool))
+        options |= dict(zip(POOL_OPTIONS, pool))
         tensors = {"input": input, "weight": weight, "bias": bias}
         return _route.stock("conv2d_relu_max_pool2d", why, _WANTS, _stock, **tensors, **options)
     if not _prefers_direct(input, weight, geometry, windows):
@@ -178,7 +180,9 @@ def conv2d_relu_max_pool2d(
     return _forward(input, weight, bias, *geometry[:4], *windows, pool_ceil_mode)[0]
 
 
-_POOL_OPTIONS = ("pool_kernel_size", "pool_stride", "pool_padding", "pool_dilation", "pool_ceil_mode")
+def _through_pool(module: nn.Conv2d, input: Tensor, weight: Tensor, bias: Tensor | None, pool: Sequence) -> Tensor:
+    input, options = module_arguments(module, input)
+    return conv2d_relu_max_pool2d(input, weight, bias, *options, **dict(zip(POOL_OPTIONS, pool)))
 
 
 class ConvReLUMaxPool2d(nn.Conv2d):
@@ -209,17 +213,13 @@ class ConvReLUMaxPool2d(nn.Conv2d):
         self.pool_dilation = pool_dilation
         self.pool_ceil_mode = pool_ceil_mode
 
-    @classmethod
-    def absorb(cls, conv: nn.Conv2d, pool: nn.MaxPool2d) -> None:
-        """Turns `conv` itself into this layer, with the options of `pool`; its parameters stay the same objects."""
-        conv.__class__ = cls
-        for name in _POOL_OPTIONS:
-            setattr(conv, name, getattr(pool, name.removeprefix("pool_")))
-
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        input, options = module_arguments(self, input)
-        pool = {name: getattr(self, name) for name in _POOL_OPTIONS}
-        return conv2d_relu_max_pool2d(input, weight, bias, *options, **pool)
+        return _through_pool(self, input, weight, bias, [getattr(self, name) for name in POOL_OPTIONS])
+
+    @staticmethod
+    def serve(conv: nn.Conv2d, input: Tensor, pool: nn.MaxPool2d) -> Tensor:
+        """What `conv`, a ReLU and `pool` give."""
+        return _through_pool(conv, input, conv.weight, conv.bias, options_of(pool))
 
     def extra_repr(self) -> str:
-        return ", ".join([super().extra_repr(), *(f"{name}={getattr(self, name)}" for name in _POOL_OPTIONS)])
+        return ", ".join([super().extra_repr(), *(f"{name}={getattr(self, name)}" for name in POOL_OPTIONS)])

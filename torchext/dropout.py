@@ -151,7 +151,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     """
     if not training or _is_small(input):
         _route.note("dropout", FASTER if training else NOT_TRAINING)
-        return F.dropout(input, p, training, inplace)
+        plain = type(input) is Tensor and not inplace and 0.0 <= p <= 1.0  # what F.dropout would look at first
+        return torch.dropout(input, p, training) if plain else F.dropout(input, p, training, inplace)
     why = why_stock(input, p)
     if why is not None:
         return _route.stock("dropout", why, WANTS, F.dropout, input=input, p=p, training=training, inplace=inplace)

@@ -45,12 +45,9 @@ def explain(model: torch.nn.Module, *args: Any, **kwargs: Any) -> Explanation:
         raise TypeError(f"explain: model is a {type(model).__name__}, expected a torch.nn.Module")
     path: list[str] = []
 
-    def enter(name):
-        def hook(module, args):
-            path.append(name)
-            _route._layer = name
-
-        return hook
+    def enter(module, args):
+        path.append(_route.layers[module])
+        _route._layer = path[-1]
 
     def leave(module, args, output):
         path.pop()
@@ -59,15 +56,13 @@ def explain(model: torch.nn.Module, *args: Any, **kwargs: Any) -> Explanation:
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     hooks = []
     try:
-        for name, module in model.named_modules():
-            hooks += [
-                module.register_forward_pre_hook(enter(name)),
-                module.register_forward_hook(leave, always_call=True),
-            ]
+        _route.layers = {module: name for name, module in model.named_modules()}
+        for module in _route.layers:
+            hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True)]
         with _route.record_routes() as choices:
             model(*args, **kwargs)
     finally:
-        _route._layer = ""
+        _route._layer, _route.layers = "", {}
         for hook in hooks:
             hook.remove()
         with torch.no_grad():

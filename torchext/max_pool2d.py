@@ -136,14 +136,18 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
     if _route.auto() and type(input) in _route.PLAIN and input.numel() <= _SMALL[0][0]:
         _route.note(op, _WHY_SMALL)
         try:
-            return F.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+            if return_indices:
+                return F.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
+            return torch.max_pool2d(
+                input, kernel_size, kernel_size if stride is None else stride, padding, dilation, ceil_mode
+            )
         except (RuntimeError, TypeError, NotImplementedError) as error:
             window = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
             raise _route.refusal(op, _WANTS, error, input=input, **window, ceil_mode=ceil_mode) from None
     why = _route.why_stock(input)
     if why is None:
         channels_last, gradient = is_channels_last(input), wants_grad(input)
-        if _route.auto() and input.numel() <= _SMALL[channels_last][gradient]:
+        if _route.auto() and input.numel() <= _SMALL[1 if channels_last else 0][gradient]:
             why = _WHY_SMALL
     if why is None:
         shape = input.shape
@@ -241,3 +245,12 @@ class MaxPool2d(nn.MaxPool2d):
         return max_pool2d(
             input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
         )
+
+
+# Of a layer that pools at its end: what it calls the options of its pooling.
+POOL_OPTIONS = ("pool_kernel_size", "pool_stride", "pool_padding", "pool_dilation", "pool_ceil_mode")
+
+
+def options_of(pool: nn.MaxPool2d) -> tuple:
+    """POOL_OPTIONS' values."""
+    return pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode

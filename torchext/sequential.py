@@ -1,0 +1,87 @@
+"""Sequential: neighbours that one of our kernels serves together run as one; the layers stay what they are."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.modules import module as _module
+
+from . import _route
+from .batch_norm_relu_max_pool2d import BatchNormReLUMaxPool2d
+from .conv2d import Conv2d, ConvReLU2d
+from .conv2d_relu_max_pool2d import ConvReLUMaxPool2d
+from .linear_relu import Linear, LinearReLU
+from .max_pool2d import MaxPool2d
+
+# What serves a layer and the ReLU after it, and what serves these and the pooling after them.
+_LINEAR = LinearReLU.forward, None
+_CONV = ConvReLU2d.serve, ConvReLUMaxPool2d.serve
+_NORM = None, BatchNormReLUMaxPool2d.serve
+_SERVED = {nn.Linear: _LINEAR, Linear: _LINEAR, nn.Conv2d: _CONV, Conv2d: _CONV, nn.BatchNorm2d: _NORM}
+_ALONE = None, None
+_POOLS = (nn.MaxPool2d, MaxPool2d)
+
+
+class Sequential(nn.Sequential):
+    """:class:`torch.nn.Sequential`, that runs ``Linear, ReLU``, ``Conv2d, ReLU``, ``Conv2d, ReLU, MaxPool2d`` and
+    ``BatchNorm2d, ReLU, MaxPool2d`` as one: what ``LinearReLU`` and its kind compute.
+
+    A layer with hooks, or of a class of its own, runs by itself, and its neighbours see what they always saw.
+
+    Example:
+        >>> from torchext import nn
+        >>> model = nn.Sequential(nn.Linear(4, 2), nn.ReLU())
+        >>> print(torchext.explain(model, torch.ones(1, 4)))
+        layer  op           backend  why
+        0      linear_relu  native
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        layers = [*self._modules.values()]
+        if _watches_all():
+            layers, others = [], layers
+            for layer in others:
+                input = layer(input)
+        while layers:
+            count = _together(*layers[:3]) if type(input) in _route.PLAIN else 1
+            input = layers[0](input) if count == 1 else _served(layers[:count], input)
+            layers = layers[count:]
+        return input
+
+
+def _together(first: nn.Module, second: nn.Module | None = None, third: nn.Module | None = None) -> int:
+    """How many of the three one kernel serves."""
+    with_relu, with_pool = _SERVED.get(type(first), _ALONE)
+    if (with_relu or with_pool) is None or type(second) is not nn.ReLU or _watched(first) or _watched(second):
+        return 1
+    if with_pool is not None and type(third) in _POOLS and not third.return_indices and not _watched(third):
+        return 3
+    return 1 if with_relu is None else 2
+
+
+def _served(layers: list[nn.Module], input: Tensor) -> Tensor:
+    first = layers[0]
+    with_relu, with_pool = _SERVED[type(first)]
+    _route.enter(first)
+    return with_relu(first, input) if len(layers) == 2 else with_pool(first, input, layers[2])
+
+
+def _watched(module: nn.Module) -> bool:
+    """Whether somebody would miss a call of `module`: a hook, a forward of its own, a compiled one."""
+    ours = 1 if _route.layers else 0  # explain()'s
+    return (
+        len(module._forward_hooks) > ours
+        or len(module._forward_pre_hooks) > ours
+        or bool(module._backward_hooks)
+        or bool(module._backward_pre_hooks)
+        or "forward" in module.__dict__
+        or module._compiled_call_impl is not None
+    )
+
+
+def _watches_all() -> bool:
+    return bool(
+        _module._global_forward_hooks
+        or _module._global_forward_pre_hooks
+        or _module._global_backward_hooks
+        or _module._global_backward_pre_hooks
+    )
