@@ -100,3 +100,16 @@ def test_lenet_trains_the_same_through_the_backend():
             run.append(loss.detach())
         losses.append(torch.stack(run))
     torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_of_our_layers_is_fused_as_a_model_of_stock_s():
+    """Dynamo would trace into our functions, and the graph hold unfused ops, each in an autograd.Function."""
+    model = load("torchext").LeNet()
+    x = torch.randn(16, 1, 28, 28)
+    compiled = torch.compile(model, backend="torchext", fullgraph=True)
+    compiled(x)
+    with torch.profiler.profile() as profile:
+        y = compiled(x)
+    ran = [event.name for event in profile.events() if event.name.startswith("torchext::")]
+    assert ran == ["torchext::conv2d_relu_max_pool2d"] * 2 + ["torchext::linear_relu"] * 2
+    torch.testing.assert_close(y, model(x))

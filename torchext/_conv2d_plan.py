@@ -52,7 +52,7 @@ def prefers_direct(x, w, p, q, pooled) -> bool:
         return r * s >= 25 and lanes * k * p * q * taps <= 2_500_000
     if c % 16 or k % 16 or x.dtype is torch.float64:
         return True
-    return n >= lanes and taps <= (512 if pooled else 150 if x.dtype is torch.float32 else 0)
+    return n >= lanes and x.dtype is torch.float32 and taps <= 150
 
 
 def plan(x, w, b, stride, padding, dilation, groups, pooled=False):
