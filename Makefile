@@ -32,9 +32,10 @@ sanitize: build
 		$$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so.6)" \
 		$(BIN)/python -m pytest -k simt
 
-# What nvcc makes of them: registers, spills, instructions; needs nvcc, no GPU.
-static: $(VENV)/tools
+# What nvcc and Triton make of them: registers, spills, instructions; needs nvcc, no GPU.
+static: build
 	$(BIN)/python bench/static.py
+	$(BIN)/python bench/static_triton.py
 
 # Everything that needs a GPU, by an interpreter that has torch, Triton, pytest and ninja; nothing is downloaded.
 gpu:

@@ -13,6 +13,9 @@ WANTS = (
 )
 
 
+_BF16_UNITS = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()  # which oneDNN uses, at twice float32's rate
+
+
 def out_size(size, kernel, stride, padding, dilation):
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
@@ -50,6 +53,8 @@ def prefers_direct(x, w, p, q, pooled) -> bool:
         return False
     if n < lanes // 2:  # most lanes are empty, but a library spends 60 us on finding its kernel
         return r * s >= 25 and lanes * k * p * q * taps <= 2_500_000
+    if not pooled and _BF16_UNITS and x.dtype is torch.bfloat16 and k % 16 == 0:
+        return False
     if c % 16 or k % 16 or x.dtype is torch.float64:
         return True
     return n >= lanes and x.dtype is torch.float32 and taps <= 150
