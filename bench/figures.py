@@ -13,9 +13,8 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
 from . import table
-from .harness import COMPILED, OURS, STOCK
+from .harness import COMPILED, FUSED, OURS, STOCK
 from .results import Run, figures, label
-from .steps import FUSED
 
 COLOURS = {STOCK: "0.6", OURS: "#2a6f97", COMPILED: "#e09f3e", FUSED: "#6a994e"}
 SLOWER = "#bc4749"

@@ -14,6 +14,7 @@ from .roof import Work
 
 STOCK, OURS = "stock", "torchext"
 COMPILED, AUTOTUNED = "torch.compile", "torch.compile max-autotune"
+FUSED = f"{OURS} compiled"  # torch.compile(model, backend="torchext"), of a model of our layers
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ import torchext
 
 from . import exact, measure, memory
 from .clock import Contender, Race, captured
-from .harness import OURS, STOCK, Network
+from .harness import FUSED, OURS, STOCK, Network
 from .measure import Settings
 
-FUSED = f"{OURS} compiled"  # torch.compile(model, backend="torchext"), on the changed imports
 STEP = "step"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import results, stats
-from .harness import COMPILED, OURS, STOCK
+from .harness import COMPILED, FUSED, OURS, STOCK
 from .results import Run, figures, label
 
 BEGIN, END = "<!-- table: python -m bench keep -->", "<!-- end of table -->"
@@ -112,16 +112,15 @@ def short(runs: list[Run]) -> str:
     """One row per op and network at its typical size; beside it the worst ratio of any size, so that none is hidden."""
     first = runs[0]
     counts = [threads(run) for run in runs]
-    header = ["op", "size", "stock", "torchext", *(f"faster by, {n}" for n in counts), "worst row", "torch.compile"]
+    header = ["op", "size", "stock", "torchext", *(f"faster by, {n}" for n in counts), "worst row", FUSED, COMPILED]
     body = []
     for row in first.rows:
         if row["typical"]:
             found = [same(run, row) for run in runs]
             taken = [microseconds(figures(row, name)["us"]) for name in (STOCK, OURS)]
             ratios = [times(figures(other, OURS)) if other else "" for other in found]
-            compiled = figures(row, COMPILED)
-            compiled = f"{compiled['ratio']:.2f}x" if compiled else ""
-            body.append([row["op"], row["size"], *taken, *ratios, f"{worst(runs, row['op']):.2f}x", compiled])
+            others = [f"{entry['ratio']:.2f}x" if (entry := figures(row, name)) else "" for name in (FUSED, COMPILED)]
+            body.append([row["op"], row["size"], *taken, *ratios, f"{worst(runs, row['op']):.2f}x", *others])
     note = "Geometric mean over all rows: " + "; ".join(means(run) for run in runs) + "."
     return "\n\n".join([f"Measured: {where(first)}. Times on {counts[0]}.", markdown(header, body), note])
 
