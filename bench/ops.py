@@ -13,7 +13,7 @@ import torchext
 
 from . import exact, measure, memory
 from .clock import BOTH, Contender, Race, captured, differentiate
-from .harness import COMPILED, OURS, STOCK, Case, Peer
+from .harness import OURS, STOCK, Case, Peer
 from .measure import Settings
 
 
@@ -100,13 +100,13 @@ def truth(case: Case, tensors: list[Tensor], results: list[Tensor], dy: Tensor |
 
 
 def weight(entrants: Field, name: str) -> dict[str, int]:
-    """Saved and peak bytes; saved not of what is compiled, which hooks would compile anew, nor without a backward."""
+    """Peak bytes and, of what has a backward, the bytes kept for it."""
     contender, function = entrants.contenders[name], entrants.functions[name]
     with torchext.backend(contender.backend):
         contender.run()
         found = {"peak_bytes": memory.peak(contender.run, entrants.settings.device)}
-        if "backward" in contender.phases and COMPILED not in name:
-            found["saved_bytes"] = memory.saved(function, entrants.tensors)
+        if "backward" in contender.phases:
+            found["saved_bytes"] = memory.saved(function, entrants.tensors, entrants.settings.device)
     return found
 
 

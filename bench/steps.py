@@ -55,7 +55,8 @@ class Training:
 
     def saved(self) -> int:
         """Bytes kept for backward beyond the parameters and the batch."""
-        return memory.saved(lambda *_: self.loss(self.model, self.batch), [*self.model.parameters(), *self.batch])
+        tensors = [*self.model.parameters(), *self.batch]
+        return memory.saved(lambda *_: self.loss(self.model, self.batch), tensors, self.batch[0].device.type)
 
 
 def distances(network: Network, settings: Settings) -> dict[str, dict[str, float]]:
@@ -95,8 +96,7 @@ def row(network: Network, settings: Settings, run: Callable[[Race], None]) -> di
     for name, training in trainings.items():
         training.step()
         providers[name]["peak_bytes"] = memory.peak(training.step, settings.device)
-        if name in found:  # what is compiled the hooks would compile anew
-            providers[name]["saved_bytes"] = training.saved()
+        providers[name]["saved_bytes"] = training.saved()
     if settings.device == "cuda":
         for name in (STOCK, OURS):
             providers[f"{name} graphed"] = {}

@@ -68,8 +68,8 @@ def long(run: Run) -> str:
 
 ABOUT = (
     "Times are medians; in brackets how many times faster than stock, with the 95 % interval. error: largest distance "
-    "from float64, value and gradients, in roundings of the largest value, beside stock's. saved: bytes kept for "
-    "backward beyond inputs and results. peak: most bytes alive at once. roof: share of what this machine's copy or "
+    "from float64, value and gradients, in roundings of the largest value, beside stock's. saved: bytes that forward "
+    "leaves alive beyond inputs and result. peak: most bytes alive at once. roof: share of what this machine's copy or "
     "matrix product of the same size would allow, over the whole row. Written by `python -m bench keep`."
 )
 

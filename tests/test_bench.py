@@ -78,7 +78,12 @@ def test_highest_level_of_allocations():
 
 def test_memory_sees_what_backward_keeps_and_what_is_alive():
     x = torch.randn(1000, requires_grad=True)
-    assert memory.saved(lambda x: x.exp().relu(), [x]) == 4000  # exp's result; relu's is the result
+    assert memory.saved(lambda x: x.exp().relu(), [x], "cpu") == 4000  # exp's result; relu's is the result
+    assert memory.saved(lambda x: x.view(10, 100).relu_().view(-1), [x.detach()], "cpu") == 0
+    kept = []
+    assert (
+        memory.saved(lambda x: kept.append(x.exp()) or x.relu(), [x.detach()], "cpu") == 4000
+    )  # out of sight of autograd
     assert memory.peak(lambda: torch.empty(1000).clone(), "cpu") == 8000
 
 
