@@ -4,12 +4,10 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
 from simt_kernels import COMPILE, ROOT
 
 KERNELS = ROOT / "csrc/cuda"
-SEEDS = 8
 NEEDED = re.compile(r"(__syncthreads\w*|__syncwarp|copy_async_wait<[^>]*>|copy_async_commit)\([^()]*\);")
 
 
@@ -70,11 +68,11 @@ def sites_of(file):
 
 
 def all_sites():
-    files = sorted(path.name for path in Path(KERNELS).iterdir())
+    files = sorted(path.name for path in KERNELS.iterdir())
     return [Site(file, number) for file in files for number in range(len(list(sites_of(file))))]
 
 
-def ran(program):
-    """What the driver prints, a line a seed; what it printed until it crashed, and how it ended."""
-    done = subprocess.run([str(program), str(SEEDS)], capture_output=True, text=True, timeout=120)
+def ran(program, seeds=8):
+    """What the driver prints, a line a seed, and how it ended: a mutant may crash."""
+    done = subprocess.run([str(program), str(seeds)], capture_output=True, text=True, timeout=120)
     return done.stdout.splitlines(), done.returncode
