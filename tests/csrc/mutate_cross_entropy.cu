@@ -8,7 +8,7 @@ using namespace mutations;
 using T = ELEMENT;
 
 void calls() {
-  for (const ClassShape s : {ClassShape{3, 3000, 1}, {2, 1024, 36}}) {
+  for (const ClassShape s : {ClassShape{12, 3000, 1}, {2, 1024, 36}}) {
     const int64_t size = s.n * s.c * s.s, positions = s.n * s.s;
     const auto x = random<T>(size);
     std::vector<int64_t> index(positions);
