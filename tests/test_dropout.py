@@ -1,6 +1,7 @@
 """dropout and alpha_dropout: values and gradients under every option; test_dropout_mask.py has the mask itself."""
 
 import math
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn as stock_nn
 from torch.nn import functional as stock_F
 
 import torchext
-from torchext import nn
+from torchext import _route, nn
 from torchext.nn import functional as F
 
 FUNCTIONS = {"dropout": (F.dropout, stock_F.dropout), "alpha_dropout": (F.alpha_dropout, stock_F.alpha_dropout)}
@@ -71,6 +72,8 @@ def test_alpha_dropout_keeps_mean_and_variance():
 
 
 def test_nan_infinity_and_signed_zero_come_out_as_in_stock(case, pair):
+    if case.isa == "triton" and _route.triton().INTERPRETED and int(version("triton").split(".")[1]) < 9:
+        pytest.skip("this Triton's interpreter takes a constant -0 for 0; compiled, an argument keeps its sign")
     edges = torch.tensor([math.nan, math.inf, -math.inf, -1.0, -0.0, 0.0], dtype=case.dtype)
 
     def outcomes(function):

@@ -1,6 +1,10 @@
 // One block: a thread is a fiber that runs until it must wait, and the next to run is drawn at random. A thread that
 // never waits costs no switch of its own: the fiber goes on with the next one that has not begun.
 //
+// Drawn from all, the warps advance together, and a missing barrier that shows only when one runs far ahead is not
+// seen. So in half of the blocks a random half of the warps is favoured: the others run only when none of these can,
+// and these are as far ahead as barriers let them be.
+//
 // Waiting is of two kinds. At a barrier of the block every live thread waits. In a collective of a warp (shuffle, vote,
 // ldmatrix, mma, __syncwarp) the lanes that its mask names lay down their operands; the last to come does the work for
 // all. If nobody can go on and somebody waits, the block is deadlocked.
@@ -36,8 +40,9 @@ class Block {
     threads_.assign(count_, {});
     warps_.resize((count_ + kWarp - 1) / kWarp);
     for (Warp& warp : warps_) warp.exited = 0, warp.open.clear();
-    ready_.resize(count_);
-    for (int i = 0; i < count_; ++i) ready_[i] = i;
+    favoured_ = order.below(2) ? static_cast<uint32_t>(order.next()) : 0;
+    for (auto& threads : ready_) threads.clear();
+    for (int i = 0; i < count_; ++i) make_ready(i);
     uint3 index{0, 0, 0};
     for (Thread& thread : threads_) {
       thread.index = index;
@@ -84,7 +89,7 @@ class Block {
     warp.open.pop_back();
     what.run(complete.operands, mask);
     for (int other = 0; other < kWarp; ++other)
-      if (mask & ~self & 1u << other) ready_.push_back(current_ / kWarp * kWarp + other);
+      if (mask & ~self & 1u << other) make_ready(current_ / kWarp * kWarp + other);
   }
 
  private:
@@ -113,13 +118,15 @@ class Block {
     return lanes >= kWarp ? ~0u : (1u << lanes) - 1;
   }
 
+  void make_ready(int thread) { ready_[favoured_ >> thread / kWarp & 1].push_back(thread); }
   // The next thread to run, made current; -1 if none can.
   int draw() {
-    if (ready_.empty()) return -1;
-    int& drawn = ready_[order.below(static_cast<uint32_t>(ready_.size()))];
+    auto& ready = ready_[!ready_[1].empty()];
+    if (ready.empty()) return -1;
+    int& drawn = ready[order.below(static_cast<uint32_t>(ready.size()))];
     current_ = drawn;
-    drawn = ready_.back();
-    ready_.pop_back();
+    drawn = ready.back();
+    ready.pop_back();
     threadIdx = threads_[current_].index;
     return current_;
   }
@@ -147,7 +154,7 @@ class Block {
     counted_ = votes_;  // kept until all have come to the next barrier, and so have read it
     at_barrier_ = votes_ = 0;
     for (int i = 0; i < count_; ++i)
-      if (threads_[i].waits == kBarrier) ready_.push_back(i);
+      if (threads_[i].waits == kBarrier) make_ready(i);
   }
   void end_thread() {
     Warp& warp = warps_[current_ / kWarp];
@@ -174,7 +181,8 @@ class Block {
   std::exception_ptr error_;
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;
-  std::vector<int> ready_;
+  uint32_t favoured_ = 0;      // a bit a warp
+  std::vector<int> ready_[2];  // threads that can go on: of other warps, of favoured ones
   std::vector<std::unique_ptr<Fiber>> fibers_;
   std::vector<Fiber*> free_;
   Fiber main_;
