@@ -15,8 +15,10 @@ demo: build
 test: build lint
 	$(BIN)/python -m pytest -n auto -m "not long"
 
+# The long tests; then everything that csrc/simt runs, in 20 other orders of its threads and blocks.
 test-long: build
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -n auto -m long
+	for seed in $$(seq 1 20); do SIMT_SEED=$$seed $(BIN)/python -m pytest -q -n auto -m "not long" -k simt || exit 1; done
 
 # Beside stock and torch.compile, on 1 thread and on all: 10 minutes on 2 cores; then the page and its pictures.
 bench: build
