@@ -16,7 +16,7 @@ if not hasattr(stock, "linear_cross_entropy"):
 SIZES = (
     Size((64, 64, 10)),
     Size((512, 256, 8000), typical=True),
-    Size((512, 1024, 32000)),
+    Size((256, 512, 32000)),
     Size((4096, 1024, 32000), device="cuda"),
 )
 
