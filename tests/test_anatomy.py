@@ -19,7 +19,7 @@ ROOMS = (
     "tests/test_{stem}.py",
     "bench/bench_{stem}.py",
 )
-GPU_ROOMS = ("csrc/cuda/{stem}.cu", "kernels/{stem}.py")  # where the op has such a kernel
+GPU_ROOMS = ("csrc/cuda/{stem}.cu", "kernels/{stem}.py", "tests/csrc/mutate_{stem}.cu")  # where it has such a kernel
 LINES = 300
 
 

@@ -98,9 +98,7 @@ def test_modules_are_drop_ins(native, assert_drop_in, options):
     assert repr(fused) == repr(conv).replace("Conv2d", "ConvReLU2d")
 
 
-def test_a_convolution_absorbs_its_max_pooling():
+def test_a_convolution_is_served_with_its_max_pooling():
     x, conv, pool = torch.randn(17, 2, 9, 9), stock_nn.Conv2d(2, 4, 3), stock_nn.MaxPool2d(3, 2, 1, ceil_mode=True)
     want = pool(conv(x).relu())
-    nn.ConvReLUMaxPool2d.absorb(conv, pool)
-    torch.testing.assert_close(conv(x), want)
-    assert type(conv) is nn.ConvReLUMaxPool2d
+    torch.testing.assert_close(nn.ConvReLUMaxPool2d.serve(conv, x, pool), want)

@@ -178,12 +178,13 @@ def cross_entropy(
         tensor(0.6931)
     """
     if (
-        _route.auto()
+        _route._backend == "auto"
         and type(input) in PLAIN
+        and input.requires_grad
         and input.numel() <= _TINY
         and reduction in _REDUCTIONS
         and size_average is reduce is None
-        and wants_grad(input)
+        and torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
     ):
         _route.note("cross_entropy", _WHY_TINY)

@@ -103,8 +103,8 @@ _WHY_SMALL = "stock measured faster at this size"
 def _stock_is_faster(x, w) -> bool:
     if w.dim() != 2:
         return False
-    work = x.numel() * w.shape[0]
-    return work <= (_SMALL if x.dtype is torch.float32 or x.dtype is torch.float64 else _SMALL_HALF)
+    work, dtype = x.numel() * w.size(0), x.dtype
+    return work <= (_SMALL if dtype is torch.float32 or dtype is torch.float64 else _SMALL_HALF)
 
 
 def _why_stock(x, w, b) -> str | None:
@@ -142,7 +142,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         >>> F.linear(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -1.0]]))
         tensor([[-1.]])
     """
-    if _route.auto() and type(input) in PLAIN and type(weight) in PLAIN and _stock_is_faster(input, weight):
+    if _route._backend == "auto" and type(input) in PLAIN and type(weight) in PLAIN and _stock_is_faster(input, weight):
         _route.note("linear", _WHY_SMALL)
         try:
             return _stock_linear(input, weight, bias)
