@@ -9,11 +9,11 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
+from torch import Tensor, library
 from torch._subclasses.functional_tensor import FunctionalTensorMode
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
-_LIB = torch.library.Library("torchext", "FRAGMENT")
+_LIB = library.Library("torchext", "FRAGMENT")
 _tracing = False
 _recorder: Callable | None = None
 _recorded_capability = 90
@@ -27,9 +27,9 @@ def implements(name: str) -> Callable[[Callable], Callable]:
         for key in ("CPU", "CUDA") if INTERPRETED else ("CUDA",):
             _LIB.impl(overload, launcher, key)
         if not INTERPRETED:
-            # As torch.library.triton_op does: Inductor sees the kernels, not an opaque op.
+            # As torch's own triton_op does: Inductor sees the kernels, not an opaque op.
             rule = _seen_through(launcher)
-            torch.library.register_torch_dispatch(f"torchext::{overload}", FunctionalTensorMode, rule, lib=_LIB)
+            library.register_torch_dispatch(f"torchext::{overload}", FunctionalTensorMode, rule, lib=_LIB)
         return launcher
 
     return register
@@ -58,7 +58,7 @@ def launch(kernel: Any, grid: Sequence[int] | Callable, *args: Any, **meta: Any)
     if _recorder is not None:
         _recorder(kernel, args, meta)
     elif _tracing:
-        torch.library.wrap_triton(kernel)[grid](*args, **meta)
+        library.wrap_triton(kernel)[grid](*args, **meta)
     else:
         with _on_device_of(args[0]):
             kernel[grid](*args, **meta, enable_fp_fusion=True)

@@ -24,10 +24,10 @@ class Kernels:
     """tests/csrc/simt_kernels.cu, built against csrc/simt: calls raise what the kernels threw."""
 
     def __init__(self, library):
-        self.library = ctypes.CDLL(str(library))
+        self.loaded = ctypes.CDLL(str(library))
 
     def __getattr__(self, name):
-        function = getattr(self.library, name)
+        function = getattr(self.loaded, name)
         function.restype = ctypes.c_char_p
 
         def call(*arguments):
@@ -40,8 +40,8 @@ class Kernels:
         return call
 
     def seed(self, number):
-        self.library.seed.restype = None
-        self.library.seed(ctypes.c_uint64(number))
+        self.loaded.seed.restype = None
+        self.loaded.seed(ctypes.c_uint64(number))
 
 
 def build(library):

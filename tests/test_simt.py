@@ -129,7 +129,7 @@ def test_under_the_sanitizer_an_overrun_stops_at_once(kernels, fault, size):
     script = f"""
 import ctypes, numpy as np
 x, y = np.zeros(128, np.float32), np.zeros({size}, np.float32)
-kernels = ctypes.CDLL({kernels.library._name!r})
+kernels = ctypes.CDLL({kernels.loaded._name!r})
 kernels.faulty({FAULTS.index(fault)}, *(a.ctypes.data_as(ctypes.c_void_p) for a in (y, x)), 1)
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +11,7 @@ from ._op import Function, define, recompute_backward, twice_differentiable, wan
 from .max_pool2d import (
     MAX_TAPS,
     POOL_OPTIONS,
+    PoolsAtItsEnd,
     empty_maps,
     is_channels_last,
     max_pool2d,
@@ -201,7 +200,7 @@ def batch_norm_relu_max_pool2d(
     return y
 
 
-def _through_pool(norm: nn.BatchNorm2d, input: Tensor, pool: Sequence) -> Tensor:
+def _through_pool(norm: nn.BatchNorm2d, input: Tensor, pool: dict) -> Tensor:
     norm._check_input_dim(input)
     tracks = norm.training and norm.track_running_stats
     momentum = 0.0 if norm.momentum is None else norm.momentum
@@ -211,11 +210,10 @@ def _through_pool(norm: nn.BatchNorm2d, input: Tensor, pool: Sequence) -> Tensor
             momentum = 1.0 / float(norm.num_batches_tracked)
     seen = (norm.running_mean, norm.running_var) if tracks or not norm.training else (None, None)
     of_batch = norm.training or (norm.running_mean is None and norm.running_var is None)
-    options = dict(zip(POOL_OPTIONS, pool))
-    return batch_norm_relu_max_pool2d(input, *seen, norm.weight, norm.bias, of_batch, momentum, norm.eps, **options)
+    return batch_norm_relu_max_pool2d(input, *seen, norm.weight, norm.bias, of_batch, momentum, norm.eps, **pool)
 
 
-class BatchNormReLUMaxPool2d(nn.BatchNorm2d):
+class BatchNormReLUMaxPool2d(PoolsAtItsEnd, nn.BatchNorm2d):
     """``MaxPool2d(ReLU(BatchNorm2d(x)))`` in one layer, with :class:`torch.nn.BatchNorm2d`'s arguments and state_dict.
 
     The options of the pooling follow as keywords; see :func:`batch_norm_relu_max_pool2d`.
@@ -226,30 +224,10 @@ class BatchNormReLUMaxPool2d(nn.BatchNorm2d):
         torch.Size([2, 16, 14, 14])
     """
 
-    def __init__(
-        self,
-        *args,
-        pool_kernel_size,
-        pool_stride=None,
-        pool_padding=0,
-        pool_dilation=1,
-        pool_ceil_mode=False,
-        **kwargs,
-    ):
-        super().__init__(*args, **kwargs)
-        self.pool_kernel_size = pool_kernel_size
-        self.pool_stride = pool_kernel_size if pool_stride is None else pool_stride
-        self.pool_padding = pool_padding
-        self.pool_dilation = pool_dilation
-        self.pool_ceil_mode = pool_ceil_mode
-
     def forward(self, input: Tensor) -> Tensor:
-        return _through_pool(self, input, [getattr(self, name) for name in POOL_OPTIONS])
+        return _through_pool(self, input, self.pool_options())
 
     @staticmethod
     def serve(norm: nn.BatchNorm2d, input: Tensor, pool: nn.MaxPool2d) -> Tensor:
         """What `norm`, a ReLU and `pool` give."""
         return _through_pool(norm, input, options_of(pool))
-
-    def extra_repr(self) -> str:
-        return ", ".join([super().extra_repr(), *(f"{name}={getattr(self, name)}" for name in POOL_OPTIONS)])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +10,7 @@ from . import _route
 from ._conv2d_plan import WANTS, is_single, out_size, pair, plan
 from ._op import Function, define, twice_differentiable, wants_grad
 from .conv2d import GEOMETRY, WANTED, conv2d_relu, empty_image, fake_gradients, module_arguments, recompute
-from .max_pool2d import POOL_OPTIONS, max_pool2d, options_of
+from .max_pool2d import POOL_OPTIONS, PoolsAtItsEnd, max_pool2d, options_of
 
 _POOL = "int[2] pool_kernel, int[2] pool_stride, int[2] pool_padding"
 
@@ -180,12 +178,12 @@ def conv2d_relu_max_pool2d(
     return _forward(input, weight, bias, *geometry[:4], *windows, pool_ceil_mode)[0]
 
 
-def _through_pool(module: nn.Conv2d, input: Tensor, weight: Tensor, bias: Tensor | None, pool: Sequence) -> Tensor:
+def _through_pool(module: nn.Conv2d, input: Tensor, weight: Tensor, bias: Tensor | None, pool: dict) -> Tensor:
     input, options = module_arguments(module, input)
-    return conv2d_relu_max_pool2d(input, weight, bias, *options, **dict(zip(POOL_OPTIONS, pool)))
+    return conv2d_relu_max_pool2d(input, weight, bias, *options, **pool)
 
 
-class ConvReLUMaxPool2d(nn.Conv2d):
+class ConvReLUMaxPool2d(PoolsAtItsEnd, nn.Conv2d):
     """``MaxPool2d(ReLU(Conv2d(x)))`` in one layer, with :class:`torch.nn.Conv2d`'s arguments and state_dict.
 
     The options of the pooling follow as keywords; see :func:`conv2d_relu_max_pool2d`.
@@ -196,30 +194,10 @@ class ConvReLUMaxPool2d(nn.Conv2d):
         torch.Size([2, 6, 12, 12])
     """
 
-    def __init__(
-        self,
-        *args,
-        pool_kernel_size,
-        pool_stride=None,
-        pool_padding=0,
-        pool_dilation=1,
-        pool_ceil_mode=False,
-        **kwargs,
-    ):
-        super().__init__(*args, **kwargs)
-        self.pool_kernel_size = pool_kernel_size
-        self.pool_stride = pool_kernel_size if pool_stride is None else pool_stride
-        self.pool_padding = pool_padding
-        self.pool_dilation = pool_dilation
-        self.pool_ceil_mode = pool_ceil_mode
-
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _through_pool(self, input, weight, bias, [getattr(self, name) for name in POOL_OPTIONS])
+        return _through_pool(self, input, weight, bias, self.pool_options())
 
     @staticmethod
     def serve(conv: nn.Conv2d, input: Tensor, pool: nn.MaxPool2d) -> Tensor:
         """What `conv`, a ReLU and `pool` give."""
         return _through_pool(conv, input, conv.weight, conv.bias, options_of(pool))
-
-    def extra_repr(self) -> str:
-        return ", ".join([super().extra_repr(), *(f"{name}={getattr(self, name)}" for name in POOL_OPTIONS)])

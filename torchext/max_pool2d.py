@@ -247,10 +247,36 @@ class MaxPool2d(nn.MaxPool2d):
         )
 
 
-# Of a layer that pools at its end: what it calls the options of its pooling.
 POOL_OPTIONS = ("pool_kernel_size", "pool_stride", "pool_padding", "pool_dilation", "pool_ceil_mode")
 
 
-def options_of(pool: nn.MaxPool2d) -> tuple:
-    """POOL_OPTIONS' values."""
-    return pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
+def options_of(pool: nn.MaxPool2d) -> dict:
+    """What a layer that pools at its end calls the options of `pool`."""
+    return {name: getattr(pool, name.removeprefix("pool_")) for name in POOL_OPTIONS}
+
+
+class PoolsAtItsEnd:
+    """Gives a layer of torch's the keywords of the pooling at its end."""
+
+    def __init__(
+        self,
+        *args,
+        pool_kernel_size,
+        pool_stride=None,
+        pool_padding=0,
+        pool_dilation=1,
+        pool_ceil_mode=False,
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        self.pool_kernel_size = pool_kernel_size
+        self.pool_stride = pool_kernel_size if pool_stride is None else pool_stride
+        self.pool_padding = pool_padding
+        self.pool_dilation = pool_dilation
+        self.pool_ceil_mode = pool_ceil_mode
+
+    def pool_options(self) -> dict:
+        return {name: getattr(self, name) for name in POOL_OPTIONS}
+
+    def extra_repr(self) -> str:
+        return ", ".join([super().extra_repr(), *(f"{name}={value}" for name, value in self.pool_options().items())])
