@@ -1,5 +1,9 @@
-// conv2d and conv2d_relu, glue. On the CPU: our direct kernel, or oneDNN's convolution and the passes around it.
+// conv2d and conv2d_relu, glue. On the CPU: our direct kernel, Winograd's algorithm, or oneDNN's convolution and the
+// passes around it.
+#include <atomic>
+
 #include "conv2d_direct.h"
+#include "conv2d_winograd.h"
 #include "onednn.h"
 #include "tf32.h"
 
@@ -7,21 +11,102 @@ namespace torchext {
 namespace {
 using Gradients = std::tuple<Tensor, Tensor, Tensor>;
 
+enum class Algorithm : int64_t { kLibrary, kDirect, kWinograd };  // on the CPU; _conv2d_plan.py chooses
 struct ConvOptions {
   Ints stride, padding, dilation;
   int64_t groups;
-  bool direct;  // on the CPU: by our own kernel; else by oneDNN's, where this torch has it
+  Algorithm algorithm;
 };
 struct Wanted {
   bool dx, dw, db;
 };
 
+struct CpuWinograd {
+  static bool serves(const Tensor& x, ConvShape s) {
+    auto one = [](int64_t a, int64_t b) { return a == 1 && b == 1; };
+    return x.scalar_type() == ScalarType::Float && s.n > 0 && (s.r == 3 || s.r == 5) && s.s == s.r && one(s.sh, s.sw) &&
+           one(s.dh, s.dw) && s.groups == 1 && std::max(s.ph, s.pw) < s.r && s.c % cpu::kWinogradChannels == 0 &&
+           s.k % cpu::kWinogradChannels == 0;
+  }
+  static WinogradShape shape(ConvShape s) {
+    return {s.n, s.c, s.h, s.w, s.k, s.p, s.q, s.r, s.ph, s.pw, s.channels_last};
+  }
+  static WinogradShape dx_shape(ConvShape s) {
+    return {s.n, s.k, s.p, s.q, s.c, s.h, s.w, s.r, s.r - 1 - s.ph, s.r - 1 - s.pw, s.channels_last};
+  }
+
+  // Whether y came out finite.
+  static bool conv2d(float* y, WinogradImages x, const float* w, bool flipped, const float* b, bool relu,
+                     WinogradShape s) {
+    cpu::Scratch<float> u(cpu::winograd_weights_size(s));
+    parallel_for(0, s.c, grain(s.k * s.taps * s.taps),
+                 [&](int64_t c0, int64_t c1) { cpu::winograd_weights(u, w, flipped, s, c0, c1); });
+    std::atomic<bool> finite = true;
+    parallel_for(0, cpu::winograd_bands(s), 1, [&](int64_t band0, int64_t band1) {
+      if (!cpu::winograd_conv2d(y, x, u, b, relu, s, band0, band1)) finite = false;
+    });
+    return finite;
+  }
+
+  // Each part is summed on its own and the parts in order: the sums do not depend on the number of threads.
+  static bool weight_gradient(float* dw, float* db, const float* x, WinogradImages dy, WinogradShape s) {
+    const int64_t parts = cpu::winograd_parts(s), size = cpu::winograd_part_size(s),
+                  db_parts = cpu::winograd_db_parts(s);
+    cpu::Scratch<float> sums(parts * size), db_sums(db ? db_parts * s.k : 0);
+    parallel_for(0, parts, 1, [&](int64_t part0, int64_t part1) {
+      for (int64_t part = part0; part < part1; ++part)
+        cpu::winograd_part(sums + part * size, db ? static_cast<float*>(db_sums) : nullptr, x, dy, s, part);
+    });
+    for (int64_t k = 0; db && k < s.k; ++k) {
+      db[k] = 0;
+      for (int64_t part = 0; part < db_parts; ++part) db[k] += db_sums[part * s.k + k];
+    }
+    std::atomic<bool> finite = true;
+    parallel_for(0, s.c / cpu::kWinogradChannels, 1, [&](int64_t c0, int64_t c1) {
+      if (!cpu::winograd_dw(dw, sums, s, c0 * cpu::kWinogradChannels, c1 * cpu::kWinogradChannels)) finite = false;
+    });
+    return finite;
+  }
+
+  // Nothing where the results are not finite: Winograd's NaNs are not at the places of the plain sums'.
+  static std::optional<Tensor> forward(const Tensor& x_, const Tensor& w_, const std::optional<Tensor>& b_, bool relu,
+                                       ConvShape s) {
+    const Tensor x = dense(x_, s.channels_last), w = dense(w_);
+    const std::optional<Tensor> b = dense(b_);
+    Tensor y = empty_image(x, {s.n, s.k, s.p, s.q}, s.channels_last);
+    if (!conv2d(ptr<float>(y), {ptr<float>(x), nullptr}, ptr<float>(w), false, ptr<float>(b), relu, shape(s)))
+      return std::nullopt;
+    return y;
+  }
+
+  static std::optional<Gradients> backward(const Tensor& dy_, const Tensor& x_, const Tensor& w_,
+                                           const std::optional<Tensor>& y_, ConvShape s, Wanted wanted) {
+    const bool last = s.channels_last;
+    const Tensor dy = dense(dy_, last), x = dense(x_, last), w = dense(w_);
+    const auto y = y_ ? std::optional(dense(*y_, last)) : std::nullopt;
+    auto none = [&] { return empty(x, {0}); };  // one each: results of an op may not alias
+    Tensor dx = wanted.dx ? empty_image(x, {s.n, s.c, s.h, s.w}, last) : none();
+    Tensor dw = wanted.dw || wanted.db ? empty_image(x, {s.k, s.c, s.r, s.s}, false) : none();
+    Tensor db = wanted.db ? empty(x, {s.k}) : none();
+    const WinogradImages dz{ptr<float>(dy), ptr<float>(y)};
+    if (wanted.dx && !conv2d(ptr<float>(dx), dz, ptr<float>(w), true, nullptr, false, dx_shape(s))) return std::nullopt;
+    if ((wanted.dw || wanted.db) &&
+        !weight_gradient(ptr<float>(dw), wanted.db ? ptr<float>(db) : nullptr, ptr<float>(x), dz, shape(s)))
+      return std::nullopt;
+    return std::tuple(dx, wanted.dw ? dense(dw, last) : none(), db);
+  }
+};
+
 struct Cpu : CpuDirect {
-  static bool direct_(const ConvOptions& o) { return o.direct || !onednn::has_convolution(); }
+  static Algorithm algorithm(const ConvOptions& o) {
+    return o.algorithm == Algorithm::kDirect || !onednn::has_convolution() ? Algorithm::kDirect : Algorithm::kLibrary;
+  }
 
   static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, ConvShape s,
                         const ConvOptions& o) {
-    if (direct_(o)) return std::get<0>(direct<CpuDirect>(x, w, b, relu, s, nullptr));
+    if (o.algorithm == Algorithm::kWinograd && CpuWinograd::serves(x, s))
+      if (auto y = CpuWinograd::forward(x, w, b, relu, s)) return *y;
+    if (algorithm(o) == Algorithm::kDirect) return std::get<0>(direct<CpuDirect>(x, w, b, relu, s, nullptr));
     Tensor y = onednn::convolution(x, w, b, {o.stride, o.padding, o.dilation, o.groups});
     if (relu)
       dispatch_float(y, "conv2d_relu", [&]<typename T>() {
@@ -33,7 +118,9 @@ struct Cpu : CpuDirect {
 
   static Gradients backward(const Tensor& dy, const Tensor& x, const Tensor& w, const std::optional<Tensor>& y,
                             ConvShape s, const ConvOptions& o, Wanted wanted) {
-    if (direct_(o))
+    if (o.algorithm == Algorithm::kWinograd && CpuWinograd::serves(x, s))
+      if (auto gradients = CpuWinograd::backward(dy, x, w, y, s, wanted)) return *gradients;
+    if (algorithm(o) == Algorithm::kDirect)
       return direct_backward<CpuDirect>(dy, x, w, y, std::nullopt, s, nullptr, wanted.dx, wanted.dw, wanted.db);
     const Tensor dz = y ? mask(dense(dy, s.channels_last), dense(*y, s.channels_last), s) : dy;
     auto [dx, dw, db] = onednn::convolution_backward(dz, x, w, {o.stride, o.padding, o.dilation, o.groups},
@@ -109,18 +196,19 @@ struct Cuda {
 
 template <class Backend, bool kRelu>
 Tensor conv2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, Ints stride, Ints padding,
-              Ints dilation, int64_t groups, bool direct) {
+              Ints dilation, int64_t groups, int64_t algorithm) {
   const ConvShape s = conv_shape(x, w, stride, padding, dilation, groups);
-  return Backend::forward(x, w, b, kRelu, s, {stride, padding, dilation, groups, direct});
+  return Backend::forward(x, w, b, kRelu, s, {stride, padding, dilation, groups, Algorithm(algorithm)});
 }
 
 // y is conv2d_relu's result, and masks dy; without it this is conv2d's backward. What is not wanted comes back empty.
 template <class Backend>
 Gradients conv2d_backward(const Tensor& dy, const Tensor& x, const Tensor& w, const std::optional<Tensor>& y,
-                          Ints stride, Ints padding, Ints dilation, int64_t groups, bool direct, bool want_dx,
+                          Ints stride, Ints padding, Ints dilation, int64_t groups, int64_t algorithm, bool want_dx,
                           bool want_dw, bool want_db) {
   const ConvShape s = conv_shape(x, w, stride, padding, dilation, groups);
-  return Backend::backward(dy, x, w, y, s, {stride, padding, dilation, groups, direct}, {want_dx, want_dw, want_db});
+  return Backend::backward(dy, x, w, y, s, {stride, padding, dilation, groups, Algorithm(algorithm)},
+                           {want_dx, want_dw, want_db});
 }
 
 template <class Backend>

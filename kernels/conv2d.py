@@ -135,7 +135,7 @@ def forward(
 @implements("conv2d")
 def conv2d(
     x: Tensor, w: Tensor, b: Tensor | None, stride: list[int], padding: list[int], dilation: list[int], groups: int,
-    direct: bool,
+    algorithm: int,
 ) -> Tensor:  # fmt: skip
     return forward(x, w, b, stride, padding, dilation, groups, relu=False)
 
@@ -143,7 +143,7 @@ def conv2d(
 @implements("conv2d_relu")
 def conv2d_relu(
     x: Tensor, w: Tensor, b: Tensor | None, stride: list[int], padding: list[int], dilation: list[int], groups: int,
-    direct: bool,
+    algorithm: int,
 ) -> Tensor:  # fmt: skip
     return forward(x, w, b, stride, padding, dilation, groups, relu=True)
 
@@ -166,7 +166,7 @@ def masked(dy: Tensor, y: Tensor | None, db: Tensor | None) -> Tensor:
 @implements("conv2d_backward")
 def conv2d_backward(
     dy: Tensor, x: Tensor, w: Tensor, y: Tensor | None, stride: list[int], padding: list[int], dilation: list[int],
-    groups: int, direct: bool, want_dx: bool, want_dw: bool, want_db: bool,
+    groups: int, algorithm: int, want_dx: bool, want_dw: bool, want_db: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     dx, dw, db = fake_gradients(x, w, want_dx, want_dw, want_db)
     dz = masked(dy, y, db if want_db else None)

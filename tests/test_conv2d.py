@@ -164,14 +164,14 @@ def test_gradcheck_and_gradgradcheck(isa, kernel, pair, threads):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize("algorithm", [_conv2d_plan.LIBRARY, _conv2d_plan.DIRECT])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, LAST])
-def test_opcheck(name, direct, layout, overload):
-    if overload != "default" and not direct:
-        pytest.skip("on a GPU one kernel serves both")
+def test_opcheck(name, algorithm, layout, overload):
+    if overload != "default" and algorithm == _conv2d_plan.LIBRARY:
+        pytest.skip("on a GPU one kernel serves all")
     x = torch.randn(3, 2, 6, 5).to(memory_format=layout)
     w, b = torch.randn(4, 1, 3, 2), torch.randn(4)
-    geometry = ([1, 2], [1, 0], [1, 1], 2, direct)
+    geometry = ([1, 2], [1, 0], [1, 1], 2, algorithm)
     op, backward = (getattr(getattr(torch.ops.torchext, o), overload) for o in (name, "conv2d_backward"))
     torch.library.opcheck(op, (x, w, b, *geometry))
     torch.library.opcheck(op, (x, w, None, *geometry))

@@ -67,7 +67,7 @@ def test_bad_input_raises_what_stock_raises_and_names_the_arguments(pair, bad):
 
 def test_the_measured_rule_leaves_large_blocked_channels_to_stock(trace):
     small = torch.randn(64, 6, 12, 12), torch.randn(16, 6, 5, 5)
-    large = torch.randn(2, 64, 30, 30), torch.randn(64, 64, 3, 3)
+    large = torch.randn(2, 64, 30, 30), torch.randn(64, 64, 7, 7)
     with torchext.backend("auto"), torchext.record_routes() as routes:
         F.conv2d(*small)
         F.conv2d(*large)

@@ -13,6 +13,8 @@ WANTS = (
 )
 
 
+LIBRARY, DIRECT, WINOGRAD = range(3)  # the algorithms of csrc/conv2d.cpp, on the CPU
+
 _BF16_UNITS = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()  # which oneDNN uses, at twice float32's rate
 
 
@@ -29,6 +31,22 @@ def pair(value):
         if type(first) is int and type(last) is int:
             return first, last
     return None
+
+
+def prefers_winograd(x, w, p, q, stride, padding, dilation, groups) -> bool:
+    """Whether Winograd's algorithm serves a convolution to [p, q] results on the CPU, and the measured rule.
+
+    Beside oneDNN and the direct kernel it wins 1.1x to 3x, forward and backward on one core (AVX-512 and AVX2), until
+    the transforms of many weights go with few tiles: 16 tiles at 256 channels are the library's.
+    """
+    n, c = x.shape[:2]
+    k, _, r, s = w.shape
+    if not x.is_cpu or x.dtype is not torch.float32 or _route._backend in ("simt", "triton"):
+        return False
+    if r != s or r not in (3, 5) or stride != (1, 1) or dilation != (1, 1) or groups != 1 or max(padding) >= r:
+        return False
+    tiles = n * ((p + 1) // 2) * ((q + 1) // 2)
+    return c % 16 == 0 and k % 16 == 0 and q <= 1 << 10 and c * k <= tiles << 11
 
 
 def prefers_direct(x, w, p, q, pooled) -> bool:
@@ -61,7 +79,7 @@ def prefers_direct(x, w, p, q, pooled) -> bool:
 
 
 def plan(x, w, b, stride, padding, dilation, groups, pooled=False):
-    """(stride, padding, dilation, groups, direct) and the output size; or why stock must serve the call, and None."""
+    """(stride, padding, dilation, groups, algorithm) and the output size; or why stock must serve it, and None."""
     why = _route.why_stock(x, w, b)
     if why is not None:
         return why, None
@@ -84,7 +102,11 @@ def plan(x, w, b, stride, padding, dilation, groups, pooled=False):
     q = out_size(width, s, stride[1], padding[1], dilation[1])
     if p < 1 or q < 1 or not w.numel() or max(h + 2 * padding[0], width + 2 * padding[1]) >= 1 << 30:
         return "shapes only stock takes", None
-    return (stride, padding, dilation, groups, prefers_direct(x, w, p, q, pooled)), (p, q)
+    if prefers_winograd(x, w, p, q, stride, padding, dilation, groups):
+        algorithm = WINOGRAD
+    else:
+        algorithm = DIRECT if prefers_direct(x, w, p, q, pooled) else LIBRARY
+    return (stride, padding, dilation, groups, algorithm), (p, q)
 
 
 def same_padding(padding, stride, dilation, r, s):

@@ -8,7 +8,7 @@ from torch._prims_common import suggest_memory_format
 from torch.nn import functional as F
 
 from . import _route
-from ._conv2d_plan import WANTS, is_single, out_size, plan
+from ._conv2d_plan import LIBRARY, WANTS, is_single, out_size, plan
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 
 _STOCK_IS_AS_FAST = "stock's convolution is as fast for these shapes"
@@ -23,7 +23,7 @@ def empty_image(x, w, shape, dtype=None):
     return torch.empty(shape, dtype=dtype or x.dtype, device=x.device, memory_format=layout)
 
 
-def _fake(x, w, b, stride, padding, dilation, groups, direct):
+def _fake(x, w, b, stride, padding, dilation, groups, algorithm):
     sizes = map(out_size, x.shape[2:], w.shape[2:], stride, padding, dilation)
     return empty_image(x, w, (x.shape[0], w.shape[0], *sizes))
 
@@ -36,15 +36,15 @@ def fake_gradients(x, w, want_dx, want_dw, want_db):
     )
 
 
-def _fake_backward(dy, x, w, y, stride, padding, dilation, groups, direct, want_dx, want_dw, want_db):
+def _fake_backward(dy, x, w, y, stride, padding, dilation, groups, algorithm, want_dx, want_dw, want_db):
     return fake_gradients(x, w, want_dx, want_dw, want_db)
 
 
-_conv2d = define("conv2d", f"(Tensor x, Tensor w, Tensor? b, {GEOMETRY}, bool direct) -> Tensor", _fake)
-_conv2d_relu = define("conv2d_relu", f"(Tensor x, Tensor w, Tensor? b, {GEOMETRY}, bool direct) -> Tensor", _fake)
+_conv2d = define("conv2d", f"(Tensor x, Tensor w, Tensor? b, {GEOMETRY}, int algorithm) -> Tensor", _fake)
+_conv2d_relu = define("conv2d_relu", f"(Tensor x, Tensor w, Tensor? b, {GEOMETRY}, int algorithm) -> Tensor", _fake)
 _conv2d_backward = define(
     "conv2d_backward",
-    f"(Tensor dy, Tensor x, Tensor w, Tensor? y, {GEOMETRY}, bool direct, {WANTED}) -> (Tensor, Tensor, Tensor)",
+    f"(Tensor dy, Tensor x, Tensor w, Tensor? y, {GEOMETRY}, int algorithm, {WANTED}) -> (Tensor, Tensor, Tensor)",
     _fake_backward,
 )
 
@@ -95,9 +95,9 @@ class Conv2dReLUFunction(Function):
 
 
 def _auto_plan(*arguments):
-    """The plan; in "auto" stock serves what the direct kernel would not: its own call to oneDNN has no detour."""
+    """The plan; in "auto" stock serves what no kernel of ours would: its own call to oneDNN has no detour."""
     geometry, out = plan(*arguments)
-    if out is not None and not geometry[4] and _route.auto():
+    if out is not None and geometry[4] == LIBRARY and _route.auto():
         return _STOCK_IS_AS_FAST if arguments[0].is_cpu else _route.LIBRARY_ON_GPU, None
     return geometry, out
 

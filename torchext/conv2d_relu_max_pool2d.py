@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import _route
-from ._conv2d_plan import WANTS, is_single, out_size, pair, plan
+from ._conv2d_plan import DIRECT, WANTS, is_single, out_size, pair, plan
 from ._op import Function, define, twice_differentiable, wants_grad
 from .conv2d import GEOMETRY, WANTED, conv2d_relu, empty_image, fake_gradients, module_arguments, recompute
 from .max_pool2d import POOL_OPTIONS, PoolsAtItsEnd, max_pool2d, options_of
@@ -89,7 +89,7 @@ def _prefers_direct(x, w, geometry, windows) -> bool:
     That tile has one window's patch and the filters of 8 results, of one channel.
     """
     if x.is_cpu and _route._backend != "simt":
-        return geometry[4]
+        return geometry[4] == DIRECT
     stride, _, dilation = geometry[:3]
     _, group_c, *taps = w.shape
     if _route.auto() and group_c * taps[0] * taps[1] > _DEPTH:

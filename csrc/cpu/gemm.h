@@ -5,91 +5,10 @@
 // result does not depend on how c is divided.
 #ifndef TORCHEXT_GEMM
 #define TORCHEXT_GEMM
-#include "gemm_pack.h"
+#include "gemm_tiles.h"
 
 namespace torchext::cpu::ISA {
 inline constexpr int64_t kRowBlock = 256, kColumnBlock = 24 * 21;  // rows of a: 256 KB, in L2; sums: 512 KB
-template <typename A>
-inline constexpr int64_t kDepth = (25 << 10) / (kNR<A> * static_cast<int64_t>(sizeof(A)));  // a panel, in L1
-template <int kVectors>
-inline constexpr int64_t kTileRows =
-    (ISA_LEVEL == 512 ? 24 : 12) * 2 / (kVectors == 1 ? 3 : 2 * kVectors);  // accumulators: of 32 or 16 registers
-
-// Where a panel's tiles go after the last step: rows of c, `width` columns of them; else, c null, back to the sums.
-template <typename T>
-struct Target {
-  T* c;
-  int64_t row;
-  const T* bias;
-  bool relu;
-  int64_t width;
-  Target below(int64_t rows) const { return {c ? c + rows * row : nullptr, row, bias, relu, width}; }
-};
-
-// (add ? sums : 0) + a panel over k steps, to sums[kRows][kNR] or to c; kVectors of each row are computed.
-template <int kRows, int kVectors, typename T>
-inline void tile(acc_t<T>* sums, Target<T> to, const acc_t<T>* a, int64_t a_row, const acc_t<T>* panel, int64_t k,
-                 bool add) {
-  using A = acc_t<T>;
-  constexpr int L = kLanes<A>;
-  Vec<A> acc[kRows][kVectors];
-#pragma GCC unroll 32
-  for (int i = 0; i < kRows; ++i)
-#pragma GCC unroll 3
-    for (int h = 0; h < kVectors; ++h) acc[i][h] = add ? load(sums + i * kNR<A> + h * L) : Vec<A>{};
-  const A* rows[(kRows + 2) / 3];  // three rows to a pointer: the processor multiplies by 1 and 2 as it addresses
-#pragma GCC unroll 8
-  for (int i = 0; i < kRows; i += 3) rows[i / 3] = a + i * a_row;
-  for (int64_t p = 0; p < k; ++p, panel += kNR<A>) {
-    Vec<A> b[kVectors];
-#pragma GCC unroll 3
-    for (int h = 0; h < kVectors; ++h) b[h] = load(panel + h * L);
-#pragma GCC unroll 32
-    for (int i = 0; i < kRows; ++i) {
-      const auto x = splat<Vec<A>>(rows[i / 3][i % 3 * a_row]);
-      if (i % 3 == 2 || i == kRows - 1) ++rows[i / 3];
-#pragma GCC unroll 3
-      for (int h = 0; h < kVectors; ++h) acc[i][h] += x * b[h];
-    }
-  }
-#pragma GCC unroll 3
-  for (int h = 0; h < kVectors; ++h) {
-    const int64_t width = to.width - h * L;
-    const Vec<A> bias = !to.bias ? Vec<A>{} : width >= L ? load(to.bias + h * L) : load(to.bias + h * L, width);
-#pragma GCC unroll 32
-    for (int i = 0; i < kRows; ++i) {
-      if (!to.c)
-        store<A>(sums + i * kNR<A> + h * L, acc[i][h]);
-      else if (width >= L)
-        store(to.c + i * to.row + h * L, finished<A>(acc[i][h], bias, to.relu));
-      else
-        store(to.c + i * to.row + h * L, finished<A>(acc[i][h], bias, to.relu), width);
-    }
-  }
-}
-
-// Calls f.operator()<rows>() for 1 <= rows <= kMost.
-template <int kMost, typename F>
-inline void with_rows(int64_t rows, F&& f) {
-  if constexpr (kMost > 1)
-    if (rows < kMost) return with_rows<kMost - 1>(rows, f);
-  f.template operator()<kMost>();
-}
-
-// The tiles of one panel, top to bottom.
-template <int kVectors, typename T>
-void tiles(acc_t<T>* sums, Target<T> to, const acc_t<T>* a, int64_t a_row, const acc_t<T>* panel, int64_t m, int64_t k,
-           bool add) {
-  using A = acc_t<T>;
-  constexpr int64_t kMost = kTileRows<kVectors>;
-  for (int64_t i = 0; i < m;) {  // the last two share what is left: a tile of few rows waits for its own results
-    const int64_t left = m - i, rows = left >= 2 * kMost || left <= kMost ? std::min(left, kMost) : (left + 1) / 2;
-    with_rows<kMost>(rows, [&]<int kRows>() {
-      tile<kRows, kVectors, T>(sums + i * kNR<A>, to.below(i), a + i * a_row, a_row, panel, k, add);
-    });
-    i += rows;
-  }
-}
 
 // A matrix in memory; one of row and column is 1.
 template <typename T>
@@ -117,13 +36,13 @@ void block(Strided<T> c, Strided<const T> a, Strided<const T> b, const T* bias, 
     if constexpr (std::is_same_v<T, A>) rows = in_place ? a.at(0, p).data : rows;
     if (!in_place) pack<T>(packed, a_row, a.at(0, p).data, a.row, a.column, m, steps);
     for (int64_t j = 0; j < n; j += kNR<A>) {
-      const int64_t width = std::min(kNR<A>, n - j);
+      const int64_t width = std::min(kNR<A>, n - j), vectors = whole_vectors<A>(width);
       const bool last = d + 1 == depths, direct = last && !kTransposed;
       A* sum = sums + (depths > 1 ? j * m : 0);
       const Target<T> to{direct ? c.at(0, j).data : nullptr, c.row, direct && bias ? bias + j : nullptr, relu, width};
-      pack<T>(panel, kNR<A>, b.at(p, j).data, b.row, b.column, steps, width);
-      with_rows<3>((width + kLanes<A> - 1) / kLanes<A>,
-                   [&]<int kVectors>() { tiles<kVectors, T>(sum, to, rows, a_row, panel, m, steps, d > 0); });
+      pack<T>(panel, vectors, b.at(p, j).data, b.row, b.column, steps, width);
+      with_rows<3>(vectors / kLanes<A>,
+                   [&]<int kVectors>() { tiles<kVectors, T>(sum, to, rows, a_row, 1, panel, m, steps, d > 0); });
       if (last && kTransposed) finish_transposed<T>(c.at(0, j).data, c.column, sum, bias, relu, m, width);
     }
   }

@@ -51,17 +51,18 @@ inline Vec<A> finished(Vec<A> v, Vec<A> bias, bool relu) {
   return relu ? (v < 0 ? Vec<A>{} : v) : v;
 }
 
-// c[j * c_row + i] = sums[i][kNR] + bias[i], then max(., 0) if relu, for i < m, j < n <= kNR.
+// c[j * c_row + i] = sums[i][j] + bias[i], then max(., 0) if relu, for i < m, j < n; the sums' rows are whole vectors.
 template <typename T>
 void finish_transposed(T* c, int64_t c_row, const acc_t<T>* sums, const T* bias, bool relu, int64_t m, int64_t n) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
+  const int64_t row = whole_vectors<A>(n);
   for (int64_t i = 0; i < m; i += L) {
     const int64_t height = std::min<int64_t>(L, m - i);
     const Vec<A> b = bias ? load(bias + i, height) : Vec<A>{};
     for (int64_t j0 = 0; j0 < n; j0 += L) {
       Vec<A> block[L];
-      for (int r = 0; r < L; ++r) block[r] = r < height ? load(sums + (i + r) * kNR<A> + j0) : Vec<A>{};
+      for (int r = 0; r < L; ++r) block[r] = r < height ? load(sums + (i + r) * row + j0) : Vec<A>{};
       transpose(block);
       const int64_t width = std::min<int64_t>(L, n - j0);
       for (int64_t j = 0; j < width; ++j) {
