@@ -67,6 +67,7 @@ SHAPES = {  # n, c, h, w, k, side; padding
     "wide padding": ((2, 16, 5, 4, 32, 3), 2),
     "5 x 5": ((3, 16, 11, 9, 32, 5), 2),
     "5 x 5, wide padding": ((2, 32, 7, 6, 16, 5), (4, 3)),
+    "5 x 5, many channels": ((2, 64, 9, 8, 64, 5), 2),
     "bands of several images": ((29, 16, 5, 5, 16, 3), 1),
     "bands of one row": ((1, 16, 7, 211, 16, 3), 1),
     "uneven panels": ((2, 80, 6, 6, 112, 3), 1),

@@ -71,7 +71,7 @@ def prefers_direct(x, w, p, q, pooled) -> bool:
         return False
     if n < lanes // 2:  # most lanes are empty, but a library spends 60 us on finding its kernel
         return r * s >= 25 and lanes * k * p * q * taps <= 2_500_000
-    if not pooled and _BF16_UNITS and x.dtype is torch.bfloat16 and k % 16 == 0:
+    if not pooled and _BF16_UNITS and x.dtype is torch.bfloat16 and k % 16 == 0 and c > 4:
         return False
     if c % 16 or k % 16 or x.dtype is torch.float64:
         return True

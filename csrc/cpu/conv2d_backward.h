@@ -4,7 +4,7 @@
 // images.
 #ifndef TORCHEXT_CONV2D_BACKWARD
 #define TORCHEXT_CONV2D_BACKWARD
-#include "conv2d_tiles.h"
+#include "conv2d_rows.h"
 
 namespace torchext::cpu::ISA {
 inline constexpr int kTaps = 5;
@@ -72,22 +72,29 @@ inline Vec<A> unpool_plane(A* dz, const A* dy, const uint8_t* offsets, int64_t r
   return total;
 }
 
+// How the weight gradient walks over vectors of dz and of x: distances in scalars.
+struct Walk {
+  int64_t columns, dz_plane;         // vectors in a row of dz
+  int64_t x_group, x_row, x_column;  // from a group's channels, a row and a vector of dz to the next
+};
+
 // sums += dz times x at every tap; sums: [k][group_c * r * s] vectors.
 template <typename A>
-inline void weight_gradient(A* sums, const A* dz, const A* xs, const int32_t* taps, ConvShape s) {
+inline void weight_gradient(A* sums, const A* dz, const A* xs, const int32_t* taps, ConvShape s, Walk walk) {
   constexpr int L = kLanes<A>;
-  const int64_t wp = s.w + 2 * s.pw, count = s.group_c() * s.r * s.s, plane = dz_plane(s) * L;
+  const int64_t count = s.group_c() * s.r * s.s;
   const int64_t size = block_of(s.group_k()) == 6 ? 3 : block_of(s.group_k());  // 4 x kTaps accumulators
-  const int64_t strip = std::max<int64_t>(1, kStrip / static_cast<int64_t>(size * s.q * L * sizeof(A)));
+  const int64_t strip = std::max<int64_t>(1, kStrip / static_cast<int64_t>(size * walk.columns * L * sizeof(A)));
   for (int64_t g = 0; g < s.groups; ++g)
     for (int64_t p = 0; p < s.p; p += strip) {
-      const A* x = xs + (g * s.group_c() * x_plane(s) + p * s.sh * wp) * L;
+      const A* x = xs + g * walk.x_group + p * walk.x_row;
       for (int64_t i = 0; i < s.group_k(); i += size) {
         const int64_t first = std::min(i, s.group_k() - size), k = g * s.group_k() + first;
         with_block(size, [&]<int kK>() {
           auto tile = [&]<int kT>(int64_t t, int64_t skip) {
-            weight_tile<kK, kT>(sums + (k * count + t) * L, count * L, dz + k * plane + p * s.q * L, plane, x, taps + t,
-                                std::min(strip, s.p - p), s.q, s.sh * wp * L, s.sw * L, i - first, skip);
+            weight_tile<kK, kT>(sums + (k * count + t) * L, count * L, dz + k * walk.dz_plane + p * walk.columns * L,
+                                walk.dz_plane, x, taps + t, std::min(strip, s.p - p), walk.columns, walk.x_row,
+                                walk.x_column, i - first, skip);
           };
           if (count < kTaps)
             for (int64_t t = 0; t < count; ++t) tile.template operator()<1>(t, 0);
@@ -99,6 +106,62 @@ inline void weight_gradient(A* sums, const A* dz, const A* xs, const int32_t* ta
         });
       }
     }
+}
+
+// to[i] = the sum of the lanes of vector i; a vector's worth of vectors past the last is read.
+template <typename A>
+inline void sum_lanes(A* to, const A* sums, int64_t count) {
+  constexpr int L = kLanes<A>;
+  for (int64_t i = 0; i < count; i += L) {
+    Vec<A> block[L];
+    for (int j = 0; j < L; ++j) block[j] = load(sums + (i + j) * L);
+    const Vec<A> v = sum_rows(block);
+    if (i + L <= count)
+      store<A>(to + i, v);
+    else
+      store<A>(to + i, v, count - i);
+  }
+}
+
+// dw and db with pixels in lanes, which are 0 in dz past the end of a row. Whether they are finite: 0 times what is not
+// would be NaN where the plain sum has no such product.
+template <typename T>
+bool weight_gradient_rows(ConvGradients<T> f, ConvShape s, int64_t n0, int64_t n1) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  PaddedImage<A> image(s);
+  const int64_t across = row_vectors<A>(s), plane = (s.p * across | 1) * L, count = s.c * s.r * s.s,
+                weights = s.k * count;
+  Scratch<int32_t> taps(count);
+  for (int64_t t = 0; t < count; ++t)
+    taps[t] = static_cast<int32_t>(t / (s.r * s.s) * image.plane + t / s.s % s.r * s.dh * image.row + t % s.s * s.dw);
+  Scratch<A> dz(s.k * plane), sums((weights + s.k + L) * L);
+  std::memset(sums, 0, (weights + s.k + L) * L * sizeof(A));
+  for (int64_t n = n0; n < n1; ++n) {
+    image.fill(f.x + n * s.c * s.h * s.w);
+    for (int64_t k = 0; k < s.k; ++k) {
+      Vec<A> total{};
+      for (int64_t p = 0; p < s.p; ++p) {
+        const int64_t from = ((n * s.k + k) * s.p + p) * s.q;
+        for (int64_t j = 0; j < s.q; j += L) {
+          auto lanes = [&](auto... first) {
+            const Vec<A> g = load(f.dy + from + j, first...);
+            return f.y ? (load(f.y + from + j, first...) <= 0 ? Vec<A>{} : g) : g;
+          };
+          const Vec<A> g = j + L <= s.q ? lanes() : lanes(s.q - j);
+          store<A>(dz + k * plane + p * across * L + j, g);
+          total += g;
+        }
+      }
+      A* sum = sums + (weights + k) * L;
+      store<A>(sum, load(sum) + total);
+    }
+    weight_gradient<A>(sums, dz, image.data, taps, s, {across, plane, 0, s.sh * image.row, L});
+  }
+  sum_lanes<A>(f.sums, sums, weights + s.k);
+  A poison = 0;
+  for (int64_t i = 0; i < weights; ++i) poison += 0 * f.sums[i];
+  return poison == 0;
 }
 
 // dxs += dz times w, all of dxs but its border's rows: a row gathers from the rows of dz that read it, columns are
@@ -136,6 +199,8 @@ template <typename T>
 void conv2d_backward(ConvGradients<T> f, ConvShape s, const ConvPool* pool, int64_t n0, int64_t n1) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
+  if (f.sums && !pool && prefers_rows<A>(s) && weight_gradient_rows(f, s, n0, n1)) f.sums = nullptr;
+  if (!f.sums && !f.dx) return;
   const int64_t wp = s.w + 2 * s.pw, x_vectors = s.c * x_plane(s);
   const int64_t rows = pool ? pool->p : s.p, columns = pool ? pool->q : s.q, plane = rows * columns;
   const int64_t count = s.group_c() * s.r * s.s, weights = s.k * count;
@@ -181,7 +246,8 @@ void conv2d_backward(ConvGradients<T> f, ConvShape s, const ConvPool* pool, int6
     if (f.sums) {
       load_images<Vec<A>, A>(xs, x_index, x_size, images,
                              [&](int64_t i, int64_t e, auto... c) { return load(x + i * x_size + e, c...); });
-      weight_gradient<A>(sums, dz, xs, taps, s);
+      weight_gradient<A>(sums, dz, xs, taps, s,
+                         {s.q, dz_plane(s) * L, s.group_c() * x_plane(s) * L, s.sh * wp * L, s.sw * L});
     }
     if (f.dx) {
       T* dx = f.dx + n * x_size;
@@ -191,16 +257,7 @@ void conv2d_backward(ConvGradients<T> f, ConvShape s, const ConvPool* pool, int6
                               [&](int64_t i, int64_t e, Vec<A> v, auto... c) { store(dx + i * x_size + e, v, c...); });
     }
   }
-  if (!f.sums) return;
-  for (int64_t i = 0; i < weights + s.k; i += L) {
-    Vec<A> block[L];
-    for (int j = 0; j < L; ++j) block[j] = load(sums + (i + j) * L);
-    const Vec<A> v = sum_rows(block);
-    if (i + L <= weights + s.k)
-      store<A>(f.sums + i, v);
-    else
-      store<A>(f.sums + i, v, weights + s.k - i);
-  }
+  if (f.sums) sum_lanes<A>(f.sums, sums, weights + s.k);
 }
 }  // namespace torchext::cpu::ISA
 #endif

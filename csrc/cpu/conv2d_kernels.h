@@ -58,6 +58,7 @@ void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T*
             const ConvPool* pool, int64_t n0, int64_t n1) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
+  if (!pool && prefers_rows<A>(s)) return conv2d_rows(y, x, packed, b, relu, s, n0, n1);
   const int64_t wp = s.w + 2 * s.pw, taps = s.group_c() * s.r * s.s;
   const int64_t rows = pool ? pool->p : s.p, columns = pool ? pool->q : s.q, plane = rows * columns;
   const int64_t size = block_of(s.group_k()), blocks = block_count(s.group_k());

@@ -3,9 +3,6 @@
 #include "conv2d_winograd_tiles.h"
 
 namespace torchext::cpu::ISA {
-template <int kTaps>
-inline constexpr int kPlanes = Winograd<kTaps>::kPoints * Winograd<kTaps>::kPoints;
-
 // Calls f.operator()<taps>().
 template <typename F>
 inline auto with_taps(WinogradShape s, F&& f) {
@@ -32,9 +29,8 @@ inline void winograd_weights(float* u, const float* w, bool flipped, WinogradSha
           const int at = i * kTaps + j;
           return load(row + (flipped ? kWindow - 1 - at : at) * s.k + k);
         };
-        both_ways<Vec<float>, typename Winograd<kTaps>::Weight>(tap, [&](int i, int j, Vec<float> v) {
-          store(u + (i * Winograd<kTaps>::kPoints + j) * to.plane + to.at(c, k), v);
-        });
+        both_ways<Vec<float>, typename Winograd<kTaps>::Down::Weight, typename Winograd<kTaps>::Across::Weight>(
+            tap, [&](int i, int j, Vec<float> v) { store(u + (i * kAcross<kTaps> + j) * to.plane + to.at(c, k), v); });
       }
     }
   });
@@ -59,8 +55,8 @@ inline bool winograd_conv2d(float* y, WinogradImages x, const float* u, const fl
       const int64_t row1 = std::min(row0 + bands.rows, bands.n * bands.down);
       bands.pieces(row0, row1, [&](int64_t n, int64_t down, int64_t size, int64_t tile) {
         gather(strip, x, in, {n, 2 * down - s.ph, 2 * size + kTaps - 1, -s.pw, width + kTaps - 1});
-        transform_tiles<typename Winograd<kTaps>::Input>(planes, v, strip, width + kTaps - 1, s.c, size, bands.across,
-                                                         tile);
+        transform_tiles<typename Winograd<kTaps>::Down::Input, typename Winograd<kTaps>::Across::Input>(
+            planes, v, strip, width + kTaps - 1, s.c, size, bands.across, tile);
       });
       for (int p = 0; p < kPlanes<kTaps>; ++p)
         product(sums + p * m.plane, m.tiles, planes + p * v.plane, v.row, 1, u + p * weights.plane, s.c,
@@ -121,10 +117,11 @@ inline void winograd_part(float* sums, float* db_sums, const float* x, WinogradI
       const int64_t row1 = std::min(row0 + bands.rows, stop);
       bands.pieces(row0, row1, [&](int64_t n, int64_t down, int64_t size, int64_t tile) {
         gather(strip, {x, nullptr}, in, {n, 2 * down - s.ph, 2 * size + kTaps - 1, -s.pw, width + kTaps - 1});
-        transform_tiles<typename Winograd<kTaps>::Input>(x_planes, v, strip, width + kTaps - 1, c, size, bands.across,
-                                                         tile);
+        transform_tiles<typename Winograd<kTaps>::Down::Input, typename Winograd<kTaps>::Across::Input>(
+            x_planes, v, strip, width + kTaps - 1, c, size, bands.across, tile);
         gather(strip, dy, out, {n, 2 * down, 2 * size, 0, width});
-        transform_tiles<typename Winograd<kTaps>::Result>(dy_planes, d, strip, width, s.k, size, bands.across, tile);
+        transform_tiles<typename Winograd<kTaps>::Down::Result, typename Winograd<kTaps>::Across::Result>(
+            dy_planes, d, strip, width, s.k, size, bands.across, tile);
         if (db) add_pixels(db, strip, 2 * size * width, s.k);
       });
       for (int p = 0; p < kPlanes<kTaps>; ++p)
@@ -149,15 +146,16 @@ inline bool winograd_dw(float* dw, const float* sums, WinogradShape s, int64_t c
         for (int64_t k = 0; k < s.k; k += L) {
           const float* block = first + from.at((c0 + c) % kPartChannels, k);
           auto point = [&](int i, int j) {
-            const float* at = block + (i * Winograd<kTaps>::kPoints + j) * from.plane;
+            const float* at = block + (i * kAcross<kTaps> + j) * from.plane;
             Vec<float> v = load(at);
             for (int64_t range = 1; range < parts.ranges; ++range) v += load(at + range * size);
             return v;
           };
-          both_ways<Vec<float>, typename Winograd<kTaps>::Gradient>(point, [&](int i, int j, Vec<float> v) {
-            poison += 0.0f * v;
-            store(taps + (c * kWindow + i * kTaps + j) * s.k + k, v);
-          });
+          both_ways<Vec<float>, typename Winograd<kTaps>::Down::Gradient, typename Winograd<kTaps>::Across::Gradient>(
+              point, [&](int i, int j, Vec<float> v) {
+                poison += 0.0f * v;
+                store(taps + (c * kWindow + i * kTaps + j) * s.k + k, v);
+              });
         }
       pack<float>(dw + c0 * kWindow, s.c * kWindow, taps, 1, s.k, s.k, kChannels * kWindow);
     }

@@ -46,26 +46,32 @@ struct Bands {
 };
 
 template <int kTaps>
+inline constexpr int kAcross = Winograd<kTaps>::Across::kPoints;
+template <int kTaps>
+inline constexpr int kPlanes = Winograd<kTaps>::Down::kPoints * kAcross<kTaps>;
+
+template <int kTaps>
 Bands bands_of(WinogradShape s, int64_t channels) {
-  constexpr int64_t kPlanes = Winograd<kTaps>::kPoints * Winograd<kTaps>::kPoints, kBytes = 640 << 10;  // in L2
+  constexpr int64_t kBytes = 640 << 10;  // in L2
   const int64_t down = (s.p + 1) / 2, across = (s.q + 1) / 2,
-                fit = kBytes / (kPlanes * channels * static_cast<int64_t>(sizeof(float)));
+                fit = kBytes / (kPlanes<kTaps> * channels * static_cast<int64_t>(sizeof(float)));
   const int64_t tiles = std::clamp<int64_t>(fit, 48, 96);
   return {s.n, down, across, std::clamp<int64_t>(tiles / across, 1, s.n * down)};
 }
 
-// to[point][tile, channel] of all tiles of a strip of tile rows, kStep::kIn pixels of it each way, two apart.
-template <typename Step, typename Layout>
+// to[point][tile, channel] of all tiles of a strip of tile rows, as many pixels of it as the steps take, two apart.
+template <typename Down, typename Across, typename Layout>
 void transform_tiles(float* to, Layout layout, const float* strip, int64_t width, int64_t channels, int64_t rows,
                      int64_t across, int64_t tile) {
-  constexpr int L = kLanes<float>, kOut = Step::kOut;
+  constexpr int L = kLanes<float>, kOut = Across::kOut;
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = 0; j < across; ++j, ++tile)
       for (int64_t c = 0; c < channels; c += L) {
         const float* from = strip + (2 * i * width + 2 * j) * channels + c;
         float* at = to + layout.at(tile, c);
-        both_ways<Vec<float>, Step>([&](int a, int b) { return load(from + (a * width + b) * channels); },
-                                    [&](int a, int b, Vec<float> v) { store(at + (a * kOut + b) * layout.plane, v); });
+        both_ways<Vec<float>, Down, Across>(
+            [&](int a, int b) { return load(from + (a * width + b) * channels); },
+            [&](int a, int b, Vec<float> v) { store(at + (a * kOut + b) * layout.plane, v); });
       }
 }
 
@@ -73,7 +79,8 @@ void transform_tiles(float* to, Layout layout, const float* strip, int64_t width
 template <int kTaps>
 void finish_tiles(float* strip, const float* from, Panels layout, const float* b, bool relu, int64_t channels,
                   int64_t rows, int64_t across, int64_t tile, Vec<float>& poison) {
-  using Step = typename Winograd<kTaps>::Output;
+  using Down = typename Winograd<kTaps>::Down::Output;
+  using Across = typename Winograd<kTaps>::Across::Output;
   constexpr int L = kLanes<float>;
   const int64_t width = 2 * across;
   for (int64_t i = 0; i < rows; ++i)
@@ -82,11 +89,12 @@ void finish_tiles(float* strip, const float* from, Panels layout, const float* b
         const float* at = from + layout.at(tile, c);
         const Vec<float> bias = b ? load(b + c) : Vec<float>{};
         float* to = strip + (2 * i * width + 2 * j) * channels + c;
-        both_ways<Vec<float>, Step>([&](int p, int q) { return load(at + (p * Step::kIn + q) * layout.plane); },
-                                    [&](int p, int q, Vec<float> v) {
-                                      poison += 0.0f * v;
-                                      store(to + (p * width + q) * channels, finished<float>(v, bias, relu));
-                                    });
+        both_ways<Vec<float>, Down, Across>(
+            [&](int p, int q) { return load(at + (p * Across::kIn + q) * layout.plane); },
+            [&](int p, int q, Vec<float> v) {
+              poison += 0.0f * v;
+              store(to + (p * width + q) * channels, finished<float>(v, bias, relu));
+            });
       }
 }
 
