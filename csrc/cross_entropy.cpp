@@ -60,22 +60,18 @@ Tensor empty_loss(const Tensor& x, int64_t reduction) {
 struct Cpu {
   template <typename T>
   static void forward(Tensor& loss, Tensor& saved, const Logits& logits, const std::optional<Tensor>& weight,
-                      const LossOptions& options, bool save_gradient) {
+                      const LossOptions& options) {
     using A = acc_t<T>;
     const bool mean = options.reduction == kMean;
     const int64_t size = logits.stats_size();
-    cpu::Scratch<A> weights(0), scratch(save_gradient ? size : 0);
-    A* const stats = save_gradient ? static_cast<A*>(scratch) : ptr<A>(saved);
+    cpu::Scratch<A> weights(0);
+    A* const stats = ptr<A>(saved);
     const ClassTarget<T> target = class_target<T>(weights, logits.target, logits.shape.c, weight, options);
     const LossSum total = CpuLoss::sum<T>(options.reduction == kNone ? ptr<T>(loss) : nullptr, logits.stats_at(stats),
                                           ptr<T>(logits.x), target, logits.shape);
     CpuLoss::require_in_range("cross_entropy", total.out_of_range, target.index, logits.shape.c, options.ignore_index);
     stats[size - 1] = static_cast<A>(total.weight);
     if (options.reduction != kNone) ptr<T>(loss)[0] = static_cast<T>(mean ? total.loss / total.weight : total.loss);
-    const T one(1);
-    if (save_gradient)
-      CpuLoss::gradient<T>(ptr<T>(saved), &one, 0, mean ? 1 / stats[size - 1] : A(1), ptr<T>(logits.x), target,
-                           logits.stats_at(stats), logits.shape);
   }
 
   template <typename T>
@@ -95,58 +91,45 @@ struct Cpu {
 struct Cuda {
   template <typename T>
   static void forward(Tensor& loss, Tensor& saved, const Logits& logits, const std::optional<Tensor>& weight,
-                      const LossOptions& options, bool save_gradient) {
+                      const LossOptions& options) {
     const OnDevice on(logits.x);
     const bool reduced = options.reduction != kNone;
     const int64_t size = logits.stats_size();
     Tensor sums = empty(logits.x, {cuda::cross_entropy_scratch_size<T>(logits.shape)}, aoti_torch_dtype_float64());
-    std::optional<Tensor> scratch = accumulators<T>(logits.x, save_gradient ? size : 0);
-    auto* const stats = scratch ? ptr<acc_t<T>>(scratch) : ptr<acc_t<T>>(saved);
+    auto* const stats = ptr<acc_t<T>>(saved);
     const int64_t blocks =
         cuda::cross_entropy<T>(reduced ? nullptr : ptr<T>(loss), logits.stats_at(stats), ptr<T>(logits.x),
                                CudaTarget<T>(logits.target, logits.shape.c, weight, options).kernels, logits.shape,
                                ptr<double>(sums), on.stream());
     cuda::total_loss<T>(reduced ? ptr<T>(loss) : nullptr, stats + size - 1, options.reduction == kMean,
                         ptr<double>(sums), blocks, on.stream());
-    if (save_gradient) gradient<T>(saved, nullptr, logits, weight, stats, options, on);
   }
 
   template <typename T>
   static void backward(Tensor& dx, const Tensor& dloss, const Logits& logits, const std::optional<Tensor>& weight,
                        const Tensor& stats, const LossOptions& options) {
-    gradient<T>(dx, ptr<T>(dloss), logits, weight, const_cast<acc_t<T>*>(ptr<acc_t<T>>(stats)), options,
-                OnDevice(logits.x));
-  }
-
-  template <typename T>
-  static void gradient(Tensor& dx, const T* dloss, const Logits& logits, const std::optional<Tensor>& weight,
-                       acc_t<T>* stats, const LossOptions& options, const OnDevice& on) {
+    const OnDevice on(logits.x);
+    auto* const saved = const_cast<acc_t<T>*>(ptr<acc_t<T>>(stats));
     CudaTarget<T> target(logits.target, logits.shape.c, weight, options);
     target.sum_weights(logits.x, logits.shape.c, on);
-    cuda::cross_entropy_backward<T>(ptr<T>(dx), dloss, options.reduction == kNone,
-                                    options.reduction == kMean ? stats + logits.stats_size() - 1 : nullptr,
-                                    ptr<T>(logits.x), target.kernels, logits.stats_at(stats), logits.shape,
+    cuda::cross_entropy_backward<T>(ptr<T>(dx), ptr<T>(dloss), options.reduction == kNone,
+                                    options.reduction == kMean ? saved + logits.stats_size() - 1 : nullptr,
+                                    ptr<T>(logits.x), target.kernels, logits.stats_at(saved), logits.shape,
                                     on.stream());
   }
 };
 
-// Returns the loss, and what backward needs. That is SoftmaxStats and the total weight in one tensor of accumulators
-// or, if asked, the gradient for a dloss of 1, which spares a small loss the second call.
+// Returns the loss, and what backward needs: SoftmaxStats and the total weight in one tensor of accumulators.
 template <class Backend>
 std::tuple<Tensor, Tensor> cross_entropy(const Tensor& x, const Tensor& target, const std::optional<Tensor>& weight_,
-                                         int64_t ignore_index, double label_smoothing, int64_t reduction,
-                                         bool save_gradient) {
+                                         int64_t ignore_index, double label_smoothing, int64_t reduction) {
   const Logits logits(x, target);
   const std::optional<Tensor> weight = dense(weight_);
   const bool wide = x.scalar_type() == ScalarType::Double;
-  require(!save_gradient || reduction != kNone, "cross_entropy: save_gradient is for mean and sum");
   Tensor loss = empty_loss(x, reduction);
-  Tensor saved = save_gradient
-                     ? uninitialised_like(logits.x)
-                     : empty(x, {logits.stats_size()}, wide ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32());
+  Tensor saved = empty(x, {logits.stats_size()}, wide ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32());
   dispatch_float(x, "cross_entropy", [&]<typename T>() {
-    Backend::template forward<T>(loss, saved, logits, weight, {ignore_index, label_smoothing, reduction},
-                                 save_gradient);
+    Backend::template forward<T>(loss, saved, logits, weight, {ignore_index, label_smoothing, reduction});
   });
   return {loss, saved};
 }

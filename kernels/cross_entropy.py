@@ -202,8 +202,7 @@ def backward(
 
 @implements("cross_entropy")
 def cross_entropy(
-    x: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, label_smoothing: float, reduction: int,
-    save_gradient: bool,
+    x: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, label_smoothing: float, reduction: int
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     of = logits(x, target)
     options = Options.of(target, weight, ignore_index, label_smoothing)
@@ -214,11 +213,7 @@ def cross_entropy(
     sums = x.new_empty(2, programs(of)[0], dtype=torch.float64)
     forward(of, options, loss if each else None, stats, sums)
     total(None if each else loss, total_weight, mean, sums)
-    if not save_gradient:
-        return loss, saved
-    dx = torch.empty_like(of.x)
-    backward(dx, of, options, None, False, total_weight if mean else None, stats)
-    return loss, dx
+    return loss, saved
 
 
 @implements("cross_entropy_backward")

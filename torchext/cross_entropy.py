@@ -25,11 +25,9 @@ def _fake_gradient(x, target):
     return x.new_empty(x.shape)
 
 
-def _fake(x, target, weight, ignore_index, label_smoothing, reduction, save_gradient):
+def _fake(x, target, weight, ignore_index, label_smoothing, reduction):
     positions = x.shape[:1] + x.shape[2:] if x.dim() > 1 else ()
     loss = x.new_empty(positions if reduction == _NONE else ())
-    if save_gradient:
-        return loss, _fake_gradient(x, target)
     count = 1
     for size in positions:
         count = count * size
@@ -43,8 +41,8 @@ def _fake_backward(dloss, x, target, weight, stats, ignore_index, label_smoothin
 
 _cross_entropy = define(
     "cross_entropy",
-    "(Tensor x, Tensor target, Tensor? weight, int ignore_index, float label_smoothing, int reduction,"
-    " bool save_gradient) -> (Tensor loss, Tensor saved)",
+    "(Tensor x, Tensor target, Tensor? weight, int ignore_index, float label_smoothing, int reduction)"
+    " -> (Tensor loss, Tensor stats)",
     _fake,
 )
 _cross_entropy_backward = define(
@@ -54,14 +52,16 @@ _cross_entropy_backward = define(
     _fake_backward,
 )
 
-# Up to so many logits forward writes the gradient too: it then costs less than a second call. Not in 16 bits, where a
-# gradient that dloss (a loss scale) would have lifted out of the subnormal range is lost.
-_SMALL = 16384
-# Stock's three calls from C++ are sooner done than one autograd.Function's: (64, 10) takes them 43 us, ours 51.
-_TINY = 1024
+# Up to so many logits stock's three calls from C++ are sooner done than one autograd.Function's: (64, 10) takes them 43
+# us, ours 48. Of 16 classes on stock's rows fill its vectors.
+_TINY, _TINY_OF_MANY_CLASSES = 1 << 10, 1 << 15
 _stock = torch._C._nn.cross_entropy_loss
-_WHY_TINY = f"stock measured faster with gradient up to {_TINY} logits"
-_WIDE = (torch.float32, torch.float64)
+_WHY_TINY = "stock measured faster with gradient of so few logits"
+
+
+def _is_tiny(x):
+    logits = x.numel()
+    return logits <= _TINY or (logits <= _TINY_OF_MANY_CLASSES and x.is_cpu and x.dim() > 1 and x.shape[1] >= 16)
 
 
 def _target_gradient(dloss, x, target, weight, label_smoothing, reduction):
@@ -86,22 +86,17 @@ def _recompute(ctx, dloss, x, target, weight):
 class CrossEntropyFunction(Function):
     @staticmethod
     def forward(ctx, x, target, weight, options):
-        small = options[2] != _NONE and not torch.compiler.is_compiling() and x.numel() <= _SMALL and x.dtype in _WIDE
-        loss, saved = _cross_entropy(x, target, weight, *options, small)
-        ctx.save_for_backward(x, target, weight, saved)
+        loss, stats = _cross_entropy(x, target, weight, *options)
+        ctx.save_for_backward(x, target, weight, stats)
         ctx.options = options
-        ctx.small = small
         return loss
 
     @staticmethod
     def backward(ctx, dloss):
-        x, target, weight, saved = ctx.saved_tensors
+        x, target, weight, stats = ctx.saved_tensors
         if twice_differentiable():
             return _recompute(ctx, dloss, x, target, weight)
-        if ctx.small:
-            dx = saved * dloss
-        else:
-            dx = _cross_entropy_backward(dloss, x, target, weight, saved, *ctx.options)
+        dx = _cross_entropy_backward(dloss, x, target, weight, stats, *ctx.options)
         dtarget = None
         if ctx.needs_input_grad[1]:
             _, label_smoothing, reduction = ctx.options
@@ -153,7 +148,7 @@ def cross_entropy(
     r"""Softmax cross-entropy of logits. Counterpart of :func:`torch.nn.functional.cross_entropy`.
 
     :math:`-\sum_j q_j \log \mathrm{softmax}(x)_j` at every position, :math:`q` the target weights of the classes.
-    Saves two numbers a position beside ``input``; of at most 16384 float32 or float64 logits, their gradient.
+    Saves two numbers a position beside ``input``.
 
     Args:
         input: :math:`x`, ``[n, c, ...]`` or ``[c]``; float64, float32, bfloat16 or float16 for ours, else stock's.
@@ -181,7 +176,7 @@ def cross_entropy(
         _route._backend == "auto"
         and type(input) in PLAIN
         and input.requires_grad
-        and input.numel() <= _TINY
+        and _is_tiny(input)
         and reduction in _REDUCTIONS
         and size_average is reduce is None
         and torch.is_grad_enabled()
@@ -207,7 +202,7 @@ def cross_entropy(
     try:
         if wants_grad(input, target):
             return CrossEntropyFunction.call(input, target, weight, options)
-        return _cross_entropy(input, target, weight, *options, False)[0]
+        return _cross_entropy(input, target, weight, *options)[0]
     except RuntimeError as error:
         if "is out of bounds" in str(error):
             raise IndexError(str(error)) from None

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from . import _route
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 from ._route import PLAIN
-from .cross_entropy import _NONE, _REDUCTIONS, _WIDE
+from .cross_entropy import _NONE, _REDUCTIONS
 
 
 def _fake_gradients(x, w, b, want_dx, want_dw, want_db):
@@ -84,13 +84,15 @@ def _recompute(ctx, dloss, x, w, b, target, weight):
 class LinearCrossEntropyFunction(Function):
     """A mean's and a sum's gradient is made in forward, which has the logits, up to the factor dloss.
 
-    Not where dloss differs from row to row, nor in 16 bits, for cross_entropy's reason: backward makes the logits anew.
+    Not where dloss differs from row to row, nor in 16 bits, where what a loss scale in dloss would have lifted out of
+    the subnormal range is lost: there backward makes the logits anew.
     """
 
     @staticmethod
     def forward(ctx, x, w, b, target, weight, options):
         ctx.options = options
-        ctx.made = options[2] != _NONE and x.dtype in _WIDE and not torch.compiler.is_compiling()
+        wide = x.dtype in (torch.float32, torch.float64)
+        ctx.made = options[2] != _NONE and wide and not torch.compiler.is_compiling()
         wanted = ctx.needs_input_grad[:3] if ctx.made else (False, False, False)
         loss, stats, *gradients = _linear_cross_entropy(x, w, b, target, weight, *options, *wanted)
         ctx.save_for_backward(x, w, b, target, weight, stats, *gradients)
