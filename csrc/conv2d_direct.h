@@ -41,14 +41,13 @@ inline ConvShape conv_shape(const Tensor& x, const Tensor& w, const Ints& stride
 }
 
 struct CpuDirect {
-  // All images, `step` at a time; f(n0, n1) is called for ranges that start at a multiple of the vector.
-  template <typename T, typename F>
-  static void over_images(ConvShape s, int64_t groups_per_step, F&& f) {
+  // All images, `step` at a time; f(n0, n1) is called for ranges that start at a multiple of it.
+  template <typename F>
+  static void over_images(ConvShape s, int64_t step, F&& f) {
     constexpr int64_t kWork = 1 << 18;  // multiply-adds worth waking a second thread for
-    const int64_t step = groups_per_step * cpu::conv2d_images<T>();
     const int64_t work = std::max<int64_t>(1, step * s.k * s.p * s.q * s.group_c() * s.r * s.s);
     parallel_for(0, (s.n + step - 1) / step, std::max<int64_t>(1, kWork / work),
-                 [&](int64_t i0, int64_t i1) { f(i0 * step, std::min(s.n, i1 * step), step); });
+                 [&](int64_t i0, int64_t i1) { f(i0 * step, std::min(s.n, i1 * step)); });
   }
 
   template <typename T>
@@ -56,9 +55,8 @@ struct CpuDirect {
                      const ConvPool* pool, const Tensor&) {
     cpu::Scratch<acc_t<T>> packed(cpu::conv2d_pack_size<T>(s));
     cpu::conv2d_pack<T>(packed, w, s);
-    over_images<T>(s, 1, [&](int64_t n0, int64_t n1, int64_t) {
-      cpu::conv2d<T>(y, offsets, x, packed, b, relu, s, pool, n0, n1);
-    });
+    over_images(s, cpu::conv2d_images<T>(s, pool, false),
+                [&](int64_t n0, int64_t n1) { cpu::conv2d<T>(y, offsets, x, packed, b, relu, s, pool, n0, n1); });
   }
 
   // Weight gradients are summed over at most kParts ranges of images, each on its own, and the ranges in order: how the
@@ -69,19 +67,19 @@ struct CpuDirect {
     using A = acc_t<T>;
     constexpr int64_t kParts = 16;
     const int64_t weights = s.k * s.group_c() * s.r * s.s, sums = weights + s.k;
-    const int64_t vectors = (s.n + cpu::conv2d_images<T>() - 1) / cpu::conv2d_images<T>(),
-                  step = std::max<int64_t>(1, (vectors + kParts - 1) / kParts);
+    const int64_t at_once = cpu::conv2d_images<T>(s, pool, dx), groups = (s.n + at_once - 1) / at_once,
+                  step = std::max<int64_t>(1, (groups + kParts - 1) / kParts) * at_once;
     const bool want_sums = dw || db;
     cpu::Scratch<A> packed(dx ? cpu::conv2d_pack_dx_size<T>(s) : 0), parts(want_sums ? kParts * sums : 0);
     if (dx) cpu::conv2d_pack_dx<T>(packed, w, s);
-    over_images<T>(s, step, [&](int64_t n0, int64_t n1, int64_t images) {
-      for (int64_t n = n0; n < n1; n += images) {
-        A* part = want_sums ? parts + n / images * sums : nullptr;
-        cpu::conv2d_backward<T>({dx, part, dy, y, offsets, x, packed}, s, pool, n, std::min(n1, n + images));
+    over_images(s, step, [&](int64_t n0, int64_t n1) {
+      for (int64_t n = n0; n < n1; n += step) {
+        A* part = want_sums ? parts + n / step * sums : nullptr;
+        cpu::conv2d_backward<T>({dx, part, dy, y, offsets, x, packed}, s, pool, n, std::min(n1, n + step));
       }
     });
     if (!want_sums) return;
-    const int64_t count = (vectors + step - 1) / step;
+    const int64_t count = (s.n + step - 1) / step;
     if (count == 0) std::fill_n(static_cast<A*>(parts), sums, A(0));
     for (int64_t part = 1; part < count; ++part)
       for (int64_t i = 0; i < sums; ++i) parts[i] += parts[part * sums + i];

@@ -1,12 +1,14 @@
 // Winograd's algorithm for conv2d with a 3 x 3 or 5 x 5 window, stride 1 and many channels, on the CPU (Lavin and Gray,
 // arXiv 1509.09308): results in tiles of 2 x 2, each from a tile of the image of (window + 1)^2. With B, G, A the
 // transforms of csrc/cpu/conv2d_winograd_transforms.h and * the product of elements,
-//   y[n, k] = A^T (sum_c (B^T x[n, c] B) * (G w[k, c] G^T)) A          2.25 (3 x 3) and 2.38 (5 x 5) times fewer
-//   dx      = the same of dy, with w flipped and its channels changed about      multiplications than summing y's taps
+//   y[n, k] = A^T (sum_c (B^T x[n, c] B) * (G w[k, c] G^T)) A
+//   dx = the same of dy, with w flipped and its channels changed about
 //   dw[k, c] = G^T (sum_n,tiles (B^T x[n, c] B) * (A dy[n, k] A^T)) G
+// with 2.25 (3 x 3) and 2.04 or 2.38 (5 x 5) times fewer multiplications than summing a result's taps.
+//
 // The points are few and near 1, so that results are as exact as oneDNN's plain sums, weight gradients up to ten times
-// more so. What is not finite in x, w or dy is not finite in the sums either, though not at the same places: the kernels
-// tell, and the caller falls back.
+// more so. What is not finite in x, w or dy is not finite in the sums either, though not at the same places: the
+// kernels tell, and the caller falls back.
 #pragma once
 #include <cstdint>
 

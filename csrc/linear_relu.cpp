@@ -23,17 +23,17 @@ bool library_wins(ScalarType dtype, LinearShape s) {
 // c = a b + bias, then max(., 0) if relu: in one piece a thread, as nearly square as the threads divide.
 template <typename T>
 void own_product(T* c, const T* a, const T* b, const T* bias, bool relu, MatmulShape s) {
-  constexpr int64_t kWork = 1 << 18;  // multiply-adds worth waking a second thread for
-  constexpr int64_t kWhole = 48;      // tiles and panels of every instruction set divide it
+  constexpr int64_t kWork = 1 << 18;           // multiply-adds worth waking a second thread for
+  constexpr int64_t kRows = 8, kColumns = 48;  // what tiles and panels of every instruction set about divide
   const int64_t work = s.m * s.n * s.k / kWork;
   const int64_t threads = work < 2 ? 1 : std::min<int64_t>(work, torch::stable::get_num_threads());
   int64_t across = 1;
   for (int64_t i = 2; i <= threads; ++i)
     if (threads % i == 0 && s.m * i / threads + s.n / i < s.m * across / threads + s.n / across) across = i;
-  auto piece = [](int64_t size, int64_t pieces) {
-    return ((size + pieces - 1) / pieces + kWhole - 1) / kWhole * kWhole;
+  auto piece = [](int64_t size, int64_t pieces, int64_t whole) {
+    return ((size + pieces - 1) / pieces + whole - 1) / whole * whole;
   };
-  const int64_t rows = piece(s.m, threads / across), columns = piece(s.n, across);
+  const int64_t rows = piece(s.m, threads / across, kRows), columns = piece(s.n, across, kColumns);
   parallel_for(0, threads, 1, [&](int64_t piece0, int64_t piece1) {
     for (int64_t i = piece0; i < piece1; ++i) {
       const int64_t i0 = i / across * rows, j0 = i % across * columns;

@@ -150,4 +150,4 @@ def test_on_a_gpu_auto_is_cudnn_and_native_is_ours():
         x, w = (torch.empty(s, device="cuda") for s in ((8, 3, 9, 9), (8, 3, 5, 5)))
     for backend, ours in (("auto", False), ("native", True)):
         with torchext.backend(backend):
-            assert _conv2d_plan.prefers_direct(x, w, 5, 5, False) == ours
+            assert _conv2d_plan.prefers_direct(x, w, 5, 5, (1, 1), False) == ours

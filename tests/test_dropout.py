@@ -10,15 +10,10 @@ from torch.nn import functional as stock_F
 
 import torchext
 from torchext import _route, nn
+from torchext.dropout import SMALL
 from torchext.nn import functional as F
 
 FUNCTIONS = {"dropout": (F.dropout, stock_F.dropout), "alpha_dropout": (F.alpha_dropout, stock_F.alpha_dropout)}
-
-
-@pytest.fixture(autouse=True)
-def native():
-    with torchext.backend("native"):
-        yield
 
 
 @pytest.fixture(params=FUNCTIONS)
@@ -226,7 +221,7 @@ def test_our_kernel_ran_forward_and_backward(case, pair, trace):
 
 def test_auto_leaves_tiny_training_tensors_to_stock(pair):
     with torchext.backend("auto"), torchext.record_routes() as routes:
-        for x in (torch.ones(511, requires_grad=True), torch.ones(512, requires_grad=True), torch.ones(4)):
+        for x in (torch.ones(SMALL - 1, requires_grad=True), torch.ones(SMALL, requires_grad=True), torch.ones(4)):
             pair[0](x, 0.5, True)
     assert [r.backend for r in routes] == ["stock", "native", "native"]
 

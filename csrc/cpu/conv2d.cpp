@@ -5,8 +5,8 @@
 
 namespace torchext::cpu {
 template <typename T>
-int64_t conv2d_images() {
-  return CHOOSE_ISA(conv2d_images<T>());
+int64_t conv2d_images(ConvShape s, bool pooled, bool wants_dx) {
+  return CHOOSE_ISA(conv2d_images<T>(s, pooled, wants_dx));
 }
 template <typename T>
 int64_t conv2d_pack_size(ConvShape s) {
@@ -43,7 +43,7 @@ void conv2d_mask_pass(T* dz, const T* dy, const T* y, int64_t n) {
 }
 
 #define INSTANTIATE(T)                                                                                               \
-  template int64_t conv2d_images<T>();                                                                               \
+  template int64_t conv2d_images<T>(ConvShape, bool, bool);                                                          \
   template int64_t conv2d_pack_size<T>(ConvShape);                                                                   \
   template void conv2d_pack(acc_t<T>*, const T*, ConvShape);                                                         \
   template int64_t conv2d_pack_dx_size<T>(ConvShape);                                                                \

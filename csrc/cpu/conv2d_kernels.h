@@ -5,8 +5,8 @@
 
 namespace torchext::cpu::ISA {
 template <typename T>
-int64_t conv2d_images() {
-  return kLanes<acc_t<T>>;
+int64_t conv2d_images(ConvShape s, bool pooled, bool wants_dx) {
+  return !pooled && !wants_dx && prefers_rows<acc_t<T>>(s) ? 1 : kLanes<acc_t<T>>;
 }
 
 template <typename T>

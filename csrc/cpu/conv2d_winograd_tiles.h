@@ -45,16 +45,11 @@ struct Bands {
   }
 };
 
-template <int kTaps>
-inline constexpr int kAcross = Winograd<kTaps>::Across::kPoints;
-template <int kTaps>
-inline constexpr int kPlanes = Winograd<kTaps>::Down::kPoints * kAcross<kTaps>;
-
-template <int kTaps>
+template <typename W>
 Bands bands_of(WinogradShape s, int64_t channels) {
   constexpr int64_t kBytes = 640 << 10;  // in L2
   const int64_t down = (s.p + 1) / 2, across = (s.q + 1) / 2,
-                fit = kBytes / (kPlanes<kTaps> * channels * static_cast<int64_t>(sizeof(float)));
+                fit = kBytes / (W::kPlanes * channels * static_cast<int64_t>(sizeof(float)));
   const int64_t tiles = std::clamp<int64_t>(fit, 48, 96);
   return {s.n, down, across, std::clamp<int64_t>(tiles / across, 1, s.n * down)};
 }
@@ -76,11 +71,11 @@ void transform_tiles(float* to, Layout layout, const float* strip, int64_t width
 }
 
 // The strip of results from the products' planes. Adds 0 times each sum to `poison`: NaN once a sum is not finite.
-template <int kTaps>
+template <typename W>
 void finish_tiles(float* strip, const float* from, Panels layout, const float* b, bool relu, int64_t channels,
                   int64_t rows, int64_t across, int64_t tile, Vec<float>& poison) {
-  using Down = typename Winograd<kTaps>::Down::Output;
-  using Across = typename Winograd<kTaps>::Across::Output;
+  using Down = typename W::Down::Output;
+  using Across = typename W::Across::Output;
   constexpr int L = kLanes<float>;
   const int64_t width = 2 * across;
   for (int64_t i = 0; i < rows; ++i)

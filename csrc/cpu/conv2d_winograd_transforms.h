@@ -115,6 +115,7 @@ struct F25Split {
 // Interpolation at 0, 1, -1, 1/2, -2 and infinity: of the sets of six points the one that rounds least.
 struct F25 {
   static constexpr int kTile = 6, kPoints = 6;
+  static constexpr float kThird = 1.0f / 3, kFifteenth = 1.0f / 15;
   struct Input {
     static constexpr int kIn = kTile, kOut = kPoints;
     template <typename V>
@@ -134,10 +135,10 @@ struct F25 {
     static void apply(V* to, const V* from) {
       const V even = from[0] + from[2] + from[4], odd = from[1] + from[3];
       to[0] = from[0];
-      to[1] = (even + odd) / 3.0f;
-      to[2] = (odd - even) / 3.0f;
-      to[3] = (16.0f * from[0] + 8.0f * from[1] + 4.0f * from[2] + 2.0f * from[3] + from[4]) / -15.0f;
-      to[4] = (from[0] - 2.0f * from[1] + 4.0f * from[2] - 8.0f * from[3] + 16.0f * from[4]) / 15.0f;
+      to[1] = (even + odd) * kThird;
+      to[2] = (odd - even) * kThird;
+      to[3] = (16.0f * from[0] + 8.0f * from[1] + 4.0f * from[2] + 2.0f * from[3] + from[4]) * -kFifteenth;
+      to[4] = (from[0] - 2.0f * from[1] + 4.0f * from[2] - 8.0f * from[3] + 16.0f * from[4]) * kFifteenth;
       to[5] = from[4];
     }
   };
@@ -165,8 +166,8 @@ struct F25 {
     static constexpr int kIn = kPoints, kOut = 5;
     template <typename V>
     static void apply(V* to, const V* from) {
-      const V even = (from[1] - from[2]) / 3.0f, odd = (from[1] + from[2]) / 3.0f;
-      const V half = from[3] / -15.0f, two = from[4] / 15.0f;
+      const V even = (from[1] - from[2]) * kThird, odd = (from[1] + from[2]) * kThird;
+      const V half = from[3] * -kFifteenth, two = from[4] * kFifteenth;
       to[0] = from[0] + even + (16.0f * half + two);
       to[1] = odd + (8.0f * half - 2.0f * two);
       to[2] = even + 4.0f * (half + two);
@@ -176,19 +177,18 @@ struct F25 {
   };
 };
 
-// The kinds by window. Of 5 x 5, six points one way only: rounding errors of both ways multiply.
-template <int kTaps>
-struct Winograd;
-template <>
-struct Winograd<3> {
-  using Down = F23;
-  using Across = F23;
+// The kinds down and across. Six points of 5 x 5 are for one way, as rounding errors of both ways multiply, and for
+// sums over few channels: over 64 of them the library's own error is the smaller, and that of a few images' weight
+// gradient.
+template <typename DownKind, typename AcrossKind>
+struct Winograd {
+  using Down = DownKind;
+  using Across = AcrossKind;
+  static constexpr int kTaps = Down::kTile - 1, kAcross = Across::kPoints, kPlanes = Down::kPoints * kAcross;
 };
-template <>
-struct Winograd<5> {
-  using Down = F25Split;
-  using Across = F25;
-};
+using Winograd3 = Winograd<F23, F23>;
+using Winograd5 = Winograd<F25Split, F25Split>;
+using Winograd5FewChannels = Winograd<F25Split, F25>;
 
 // A step over the columns of load(i, j), then one over the rows, to store(i, j, v).
 template <typename V, typename Down, typename Across, typename Load, typename Store>
