@@ -19,6 +19,9 @@ struct PoolShape {
 };
 
 namespace cpu {
+// How many planes are pooled at once: ranges of rows begin at their first row, the last may have fewer. 0: anywhere.
+template <typename T>
+int64_t max_pool2d_planes(PoolShape);
 // Rows [row0, row1) of the planes * oh rows of y and offsets; null offsets: not written.
 template <typename T>
 void max_pool2d(T* y, uint8_t* offsets, const T* x, PoolShape, int64_t row0, int64_t row1);

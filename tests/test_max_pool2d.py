@@ -163,7 +163,7 @@ def test_one_nan_at_each_place(isa):
 
 def test_a_window_without_a_tap_inside_passes_no_gradient(isa):
     """Stock gives -inf and an index beyond the map, and its backward writes there; ours writes nothing."""
-    for x in (torch.randn(1, 2, 4, 3), channels_last(torch.randn(1, 2, 4, 3))):
+    for x in (torch.randn(1, 2, 4, 3), torch.randn(9, 2, 4, 3), channels_last(torch.randn(1, 2, 4, 3))):
         window = ((2, 1), 1, (1, 0), (5, 1))
         y, indices = F.max_pool2d_with_indices(x.requires_grad_(), *window)
         want, want_indices = stock_pool(x.detach(), *window)
@@ -179,11 +179,11 @@ def test_a_window_without_a_tap_inside_passes_no_gradient(isa):
 )
 def test_dead_outputs_pass_no_gradient(case, last, k, stride, pad, out):
     """255, which pooling fused behind ReLU gives to outputs that ReLU killed."""
-    dead = torch.full((2, 3, out, out), 255, dtype=torch.uint8)
+    dead = torch.full((6, 3, out, out), 255, dtype=torch.uint8)
     window = (k, k, stride, stride, pad, pad, 1, 1)
     backward = getattr(torch.ops.torchext.max_pool2d_backward, case.overload)
-    dx = backward(case.tensor(2, 3, out, out), dead, last, 12, 12, *window)
-    assert dx.shape == (2, 3, 12, 12) and (dx == 0).all()
+    dx = backward(case.tensor(6, 3, out, out), dead, last, 12, 12, *window)
+    assert dx.shape == (6, 3, 12, 12) and (dx == 0).all()
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

@@ -5,6 +5,10 @@
 
 namespace torchext::cpu {
 template <typename T>
+int64_t max_pool2d_planes(PoolShape s) {
+  return CHOOSE_ISA(max_pool2d_planes<T>(s));
+}
+template <typename T>
 void max_pool2d(T* y, uint8_t* offsets, const T* x, PoolShape s, int64_t row0, int64_t row1) {
   CHOOSE_ISA(max_pool2d(y, offsets, x, s, row0, row1));
 }
@@ -30,6 +34,7 @@ void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, PoolShape s, i
 }
 
 #define INSTANTIATE(T)                                                           \
+  template int64_t max_pool2d_planes<T>(PoolShape);                              \
   template void max_pool2d(T*, uint8_t*, const T*, PoolShape, int64_t, int64_t); \
   template void max_pool2d_backward(T*, const T*, const uint8_t*, PoolShape, int64_t, int64_t)
 INSTANTIATE(double);

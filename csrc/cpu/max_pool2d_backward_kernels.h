@@ -1,6 +1,8 @@
 // Max-pooling backward, by rows of dx: each element gathers the gradients of the outputs whose offset names it, in the
 // order of the outputs, and is written once; no zeros first, no scatter. Bill: dy and its offsets are read once from
 // memory (kh / sh times from cache), dx written once.
+#include "max_pool2d_planes.h"
+
 namespace torchext::cpu::ISA {
 // The outputs [first, last) one of whose taps can be input p; next() goes from p to p + 1.
 struct Covering {
@@ -231,6 +233,7 @@ void unpool_pixels(T* dx, const T* dy, const uint8_t* offsets, PoolShape s, int6
 template <typename T>
 void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, PoolShape s, int64_t row0, int64_t row1) {
   constexpr int L = kLanes<acc_t<T>>;
+  if (max_pool2d_planes<T>(s)) return unpool_planes(dx, dy, offsets, s, row0 / s.h, row1 / s.h);
   auto with = [&](auto unpool) { unpool(dx, dy, offsets, s, row0, row1); };
   if (s.channels > 1) return with(unpool_pixels<T>);
   const bool undilated = s.dh == 1 && s.dw == 1;

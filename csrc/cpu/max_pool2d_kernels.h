@@ -85,19 +85,6 @@ TORCHEXT_INLINE inline void pool_lanes(T* y, uint8_t* offsets, const T* x, TapRa
   if (offsets) store_bytes<N>(offsets, best.tap);
 }
 
-// Along one axis: tap 0 of output o is at input `at`; taps [first, last) are inside.
-struct Taps {
-  int64_t at, first, last;
-  Taps(int64_t o, int64_t size, int64_t k, int64_t stride, int64_t pad, int64_t dilation)
-      : at(o * stride - pad), first(0), last(k) {
-    if (at < 0) first = steps(-at, dilation);
-    if (at + (k - 1) * dilation >= size) last = steps(size - at, dilation);
-  }
-  static int64_t steps(int64_t distance, int64_t dilation) {
-    return dilation == 1 ? distance : (distance + dilation - 1) / dilation;
-  }
-};
-
 // One output of a contiguous plane, wherever it is.
 template <typename T>
 inline void pool_one(T* y, uint8_t* offset, const T* plane, Taps rows, int64_t j, const PoolShape& s) {
@@ -192,6 +179,7 @@ void pool_pixels(T* y, uint8_t* offsets, const T* x, PoolShape s, int64_t row0, 
 template <typename T>
 void max_pool2d(T* y, uint8_t* offsets, const T* x, PoolShape s, int64_t row0, int64_t row1) {
   constexpr int L = kLanes<acc_t<T>>;
+  if (max_pool2d_planes<T>(s)) return pool_planes(y, offsets, x, s, row0 / s.oh, row1 / s.oh);
   auto with = [&](auto pool) { pool(y, offsets, x, s, row0, row1); };
   auto square = [&](int64_t k) { return s.kh == k && s.kw == k && s.dh == 1 && s.dw == 1; };
   if (s.channels > 1)
