@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import torchext
+from torchext.nn import functional as F
 
 ops = torch.ops.torchext
 # Tiles are 4 to 16 rows by 6 to 48 columns, blocks 264 (AVX2, float) and fewer steps deep, 256 rows and 504 columns.
@@ -111,3 +112,12 @@ def test_nan_and_infinity_stay_in_their_rows_and_columns(native_isa):
     dz = torch.where(got <= 0, 0.0, dy).double()
     for ours, exact in ((dx, dz @ w.double()), (dw, dz.t() @ x.double()), (db, dz.sum(0))):
         assert torch.equal(ours.isnan(), exact.isnan())
+
+
+def test_auto_leaves_products_of_a_matrix_and_a_vector_to_stock():
+    w = torch.ones(200, 300)
+    with torchext.backend("auto"), torchext.record_routes() as routes:
+        for rows in (1, 2):
+            for function in (F.linear, F.linear_relu):
+                assert (function(torch.ones(rows, 300), w) == 300).all()
+    assert [r.backend for r in routes] == ["stock", "stock", "native", "native"]

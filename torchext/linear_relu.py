@@ -94,25 +94,25 @@ _WANTS = "input [..., k], weight [n, k] and bias [n] or None, of one floating dt
 
 # Without ReLU there is nothing to fuse: up to so many multiply-adds stock's single C++ call is the faster one, forward
 # and backward. Ours takes 0.91 of stock's speed at (4, 4)->4, 1.01 at (64, 84)->10; of 16-bit types with AVX2, where
-# stock is 4 to 30 times slower, 1.0 at (4, 4)->4. With ReLU or without, one row of x is a product of a matrix and a
-# vector, for which ours packs the matrix first: 0.4 at (1, 1024)->1024, 1.6 from two rows on.
-_SMALL_MATRIX = 1 << 14
+# stock is 4 to 30 times slower, 1.0 at (4, 4)->4.
 _SMALL = 1 << 15
 _SMALL_HALF = 1 << 8 if _C is not None and _C.cpu_isa() == "avx2" else 1 << 17
-_WHY_SMALL = "stock measured faster at this size"
+# With ReLU or without, one row of x is a product of a matrix and a vector, for which ours packs the matrix first: 0.4
+# at (1, 1024)->1024, 1.6 from two rows on. And in 16 bits with AVX-512 a large product is the library's, which stock
+# calls without a detour: 0.95 at (100, 784)->500.
+_SMALL_MATRIX = 1 << 14
+_LARGE_HALF = 1 << 21 if _C is not None and _C.cpu_isa() == "avx512" else 1 << 62
+_WHY_STOCK = "stock measured faster at this size"
 
 
-def _is_row(x, w) -> bool:
-    return x.numel() == w.size(-1) and x.is_cpu and w.numel() > _SMALL_MATRIX
-
-
-def _stock_is_faster(x, w) -> bool:
+def _stock_is_faster(x, w, relu) -> bool:
     if w.dim() != 2:
         return False
-    if _is_row(x, w):
+    size, matrix, dtype = x.numel(), w.numel(), x.dtype
+    work, wide = size * w.size(0), dtype is torch.float32 or dtype is torch.float64
+    if not relu and work <= (_SMALL if wide else _SMALL_HALF):
         return True
-    work, dtype = x.numel() * w.size(0), x.dtype
-    return work <= (_SMALL if dtype is torch.float32 or dtype is torch.float64 else _SMALL_HALF)
+    return x.is_cpu and ((size == w.size(1) and matrix > _SMALL_MATRIX) or (not wide and work > _LARGE_HALF))
 
 
 def _why_stock(x, w, b) -> str | None:
@@ -150,8 +150,13 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         >>> F.linear(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -1.0]]))
         tensor([[-1.]])
     """
-    if _route._backend == "auto" and type(input) in PLAIN and type(weight) in PLAIN and _stock_is_faster(input, weight):
-        _route.note("linear", _WHY_SMALL)
+    if (
+        _route._backend == "auto"
+        and type(input) in PLAIN
+        and type(weight) in PLAIN
+        and _stock_is_faster(input, weight, False)
+    ):
+        _route.note("linear", _WHY_STOCK)
         try:
             return _stock_linear(input, weight, bias)
         except RuntimeError as error:
@@ -176,8 +181,13 @@ def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
         >>> F.linear_relu(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -1.0], [1.0, 1.0]]))
         tensor([[0., 3.]])
     """
-    if _route._backend == "auto" and type(input) in PLAIN and type(weight) in PLAIN and _is_row(input, weight):
-        _route.note("linear_relu", _WHY_SMALL)
+    if (
+        _route._backend == "auto"
+        and type(input) in PLAIN
+        and type(weight) in PLAIN
+        and _stock_is_faster(input, weight, True)
+    ):
+        _route.note("linear_relu", _WHY_STOCK)
         try:
             return _stock_linear_relu(input, weight, bias)
         except RuntimeError as error:
