@@ -69,7 +69,7 @@ def _cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, smoothing: 
     op = kernels.cross_entropy
     stats = meta(op.logits(x, target).stats_size(), dtype=DOUBLE if x.dtype == DOUBLE else SINGLE)
     dloss = x.select(1, 0).contiguous() if reduction == 0 else meta(dtype=x.dtype)
-    yield partial(op.cross_entropy, x, target, weight, -100, smoothing, reduction, False)
+    yield partial(op.cross_entropy, x, target, weight, -100, smoothing, reduction)
     yield partial(op.cross_entropy_backward, dloss, x, target, weight, stats, -100, smoothing, reduction)
 
 
