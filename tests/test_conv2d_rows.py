@@ -48,13 +48,13 @@ def test_values_and_gradients_match_stock_judged_by_float64(cpu_isa, dtype, pair
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("column", [0, 17, 33])
+@pytest.mark.parametrize("column", [0, 17, 29])
 def test_what_is_not_finite_ends_where_stocks_does(cpu_isa, bad, column):
     """Lanes past the end of a row hold 0 in dz, and 0 times infinity would be a NaN that stock has not."""
-    x, w, b = (t.detach() for t in leaves_of((3, 1, 6, 34), (4, 1, 3, 3)))
+    x, w, b = (t.detach() for t in leaves_of((3, 1, 6, 30), (4, 1, 3, 3)))
     x[1, 0, 2, column] = bad
     leaves = [t.requires_grad_() for t in (x, w, b)]
-    dy = torch.rand(3, 4, 4, 32) + 0.5
+    dy = torch.rand(3, 4, 4, 28) + 0.5
     results = []
     for function in (F.conv2d, stock_F.conv2d):
         y = function(*leaves)
