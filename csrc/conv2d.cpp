@@ -98,15 +98,15 @@ struct CpuWinograd {
 };
 
 struct Cpu : CpuDirect {
-  static Algorithm algorithm(const ConvOptions& o) {
-    return o.algorithm == Algorithm::kDirect || !onednn::has_convolution() ? Algorithm::kDirect : Algorithm::kLibrary;
+  static bool is_direct(const ConvOptions& o) {
+    return o.algorithm == Algorithm::kDirect || !onednn::has_convolution();
   }
 
   static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, ConvShape s,
                         const ConvOptions& o) {
     if (o.algorithm == Algorithm::kWinograd && CpuWinograd::serves(x, s))
       if (auto y = CpuWinograd::forward(x, w, b, relu, s)) return *y;
-    if (algorithm(o) == Algorithm::kDirect) return std::get<0>(direct<CpuDirect>(x, w, b, relu, s, nullptr));
+    if (is_direct(o)) return std::get<0>(direct<CpuDirect>(x, w, b, relu, s, nullptr));
     Tensor y = onednn::convolution(x, w, b, {o.stride, o.padding, o.dilation, o.groups});
     if (relu)
       dispatch_float(y, "conv2d_relu", [&]<typename T>() {
@@ -120,7 +120,7 @@ struct Cpu : CpuDirect {
                             ConvShape s, const ConvOptions& o, Wanted wanted) {
     if (o.algorithm == Algorithm::kWinograd && CpuWinograd::serves(x, s))
       if (auto gradients = CpuWinograd::backward(dy, x, w, y, s, wanted)) return *gradients;
-    if (algorithm(o) == Algorithm::kDirect)
+    if (is_direct(o))
       return direct_backward<CpuDirect>(dy, x, w, y, std::nullopt, s, nullptr, wanted.dx, wanted.dw, wanted.db);
     const Tensor dz = y ? mask(dense(dy, s.channels_last), dense(*y, s.channels_last), s) : dy;
     auto [dx, dw, db] = onednn::convolution_backward(dz, x, w, {o.stride, o.padding, o.dilation, o.groups},

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from test_batch_norm_relu_max_pool2d import LAST, ours, stock, window
+from torch import library
 from torch import nn as stock_nn
 from torch.nn import functional as stock_F
 
@@ -52,10 +53,10 @@ def test_opcheck(last):
     w, b = w.detach(), b.detach()
     rest = (2, 3, 3, 2, 2, 2, 1, 0)  # [2, 3] windows of 3 x 2, 2 apart, padded by 1 above: fewer than fit
     for weight, bias in ((w, b), (None, None)):
-        torch.library.opcheck(OP, (x, weight, bias, 1e-5, last, *rest))
+        library.opcheck(OP, (x, weight, bias, 1e-5, last, *rest))
         y, offsets, statistics = OP(x, weight, bias, 1e-5, last, *rest)
         for want_dx in (True, False):
-            torch.library.opcheck(BACKWARD, (y, offsets, x, statistics, weight, 1e-5, last, *rest[2:], want_dx))
+            library.opcheck(BACKWARD, (y, offsets, x, statistics, weight, 1e-5, last, *rest[2:], want_dx))
 
 
 def test_bad_calls_of_the_op_are_refused():

@@ -7,6 +7,7 @@ import torch
 from conftest import Case
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import library
 from torch.nn import functional as stock_F
 
 import torchext
@@ -173,12 +174,12 @@ def test_opcheck(name, algorithm, layout, overload):
     w, b = torch.randn(4, 1, 3, 2), torch.randn(4)
     geometry = ([1, 2], [1, 0], [1, 1], 2, algorithm)
     op, backward = (getattr(getattr(torch.ops.torchext, o), overload) for o in (name, "conv2d_backward"))
-    torch.library.opcheck(op, (x, w, b, *geometry))
-    torch.library.opcheck(op, (x, w, None, *geometry))
+    library.opcheck(op, (x, w, b, *geometry))
+    library.opcheck(op, (x, w, None, *geometry))
     y = op(x, w, b, *geometry)
     for wanted in ((True, True, True), (False, True, False), (True, False, True)):
-        torch.library.opcheck(backward, (y, x, w, y, *geometry, *wanted))
-        torch.library.opcheck(backward, (y, x, w, None, *geometry, *wanted))
+        library.opcheck(backward, (y, x, w, y, *geometry, *wanted))
+        library.opcheck(backward, (y, x, w, None, *geometry, *wanted))
 
 
 def test_vmap_and_per_sample_gradients(pair):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import library
 from torch import nn as stock_nn
 from torch.nn import functional as stock_F
 
@@ -158,11 +159,11 @@ def test_opcheck(layout, ceil_mode, overload):
     geometry, pool = ([1, 1], [1, 0], [1, 1], 2), ([2, 2], [2, 2], [0, 1])
     op = getattr(torch.ops.torchext.conv2d_relu_max_pool2d, overload)
     backward = getattr(torch.ops.torchext.conv2d_relu_max_pool2d_backward, overload)
-    torch.library.opcheck(op, (x, w, b, *geometry, *pool, ceil_mode))
-    torch.library.opcheck(op, (x, w, None, *geometry, *pool, ceil_mode))
+    library.opcheck(op, (x, w, b, *geometry, *pool, ceil_mode))
+    library.opcheck(op, (x, w, None, *geometry, *pool, ceil_mode))
     y, offsets = op(x, w, b, *geometry, *pool, ceil_mode)
     for wanted in ((True, True, True), (False, True, False), (True, False, False)):
-        torch.library.opcheck(backward, (y, offsets, x, w, *geometry, *pool, *wanted))
+        library.opcheck(backward, (y, offsets, x, w, *geometry, *pool, *wanted))
 
 
 def test_vmap_and_forward_mode():

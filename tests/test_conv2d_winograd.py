@@ -7,6 +7,7 @@ import torch
 from conftest import Case
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import library
 from torch.nn import functional as stock_F
 
 import torchext
@@ -225,11 +226,11 @@ def test_opcheck(name, layout):
     x = x.to(memory_format=layout)
     geometry = ([1, 1], [1, 0], [1, 1], 1, _conv2d_plan.WINOGRAD)
     op, backward = getattr(torch.ops.torchext, name).default, torch.ops.torchext.conv2d_backward.default
-    torch.library.opcheck(op, (x, w, b, *geometry))
+    library.opcheck(op, (x, w, b, *geometry))
     y = op(x, w, b, *geometry)
     for wanted in ((True, True, True), (False, True, False), (True, False, True)):
-        torch.library.opcheck(backward, (y, x, w, y, *geometry, *wanted))
-        torch.library.opcheck(backward, (y, x, w, None, *geometry, *wanted))
+        library.opcheck(backward, (y, x, w, y, *geometry, *wanted))
+        library.opcheck(backward, (y, x, w, None, *geometry, *wanted))
 
 
 def test_results_do_not_depend_on_the_number_of_threads(threads, pair):

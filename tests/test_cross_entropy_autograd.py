@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 from cross_entropy_cases import REDUCTIONS, both, class_sizes, indices, probabilities
+from torch import library
 from torch import nn as stock_nn
 from torch.nn import functional as stock_F
 
@@ -54,9 +55,9 @@ def test_opcheck(shape, probable):
         if len(shape) == 4 and dtype != torch.bfloat16:
             x = x.contiguous(memory_format=torch.channels_last)
         arguments = (x, probabilities(shape, dtype) if probable else indices(shape), weight, -100, 0.1, reduction)
-        torch.library.opcheck(OP.default, arguments)
+        library.opcheck(OP.default, arguments)
         loss, stats = OP(*arguments)
-        torch.library.opcheck(BACKWARD.default, (loss, *arguments[:3], stats, *arguments[3:]))
+        library.opcheck(BACKWARD.default, (loss, *arguments[:3], stats, *arguments[3:]))
 
 
 def test_vmap_and_per_sample_gradients():

@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 import pytest
 import torch
+from torch import library
 from torch import nn as stock_nn
 from torch.nn import functional as stock_F
 
@@ -146,8 +147,8 @@ def test_opcheck(dtype, overload):
     op, in_place = (getattr(getattr(torch.ops.torchext, name), overload) for name in ("dropout", "dropout_"))
     x = torch.randn(4, 3, 5, 5, dtype=dtype)
     for layout in (*LAYOUTS.values(), lambda t: t[:0], lambda t: t[0, 0, 0, 0]):
-        torch.library.opcheck(op, (layout(x), seed_of(3), 0.5, 2.0, 0.1, 0.2))
-    torch.library.opcheck(in_place, (x, seed_of(3), 0.5, 2.0, 0.0, 0.0))
+        library.opcheck(op, (layout(x), seed_of(3), 0.5, 2.0, 0.1, 0.2))
+    library.opcheck(in_place, (x, seed_of(3), 0.5, 2.0, 0.0, 0.0))
 
 
 def test_in_place_overwrites_the_input_and_nothing_else(case, pair):

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from linear_cross_entropy_cases import REDUCTIONS, both, chunks, targets, unfused
+from torch import library
 from torch import nn as stock_nn
 
 from torchext import nn
@@ -106,8 +107,8 @@ def test_opcheck(places, probable, dtype, overload):
         for bias in (b, None):
             arguments = (x.t().contiguous().t(), w, bias, target, weight)
             loss, stats, *_ = op(*arguments, -100, 0.1, reduction, 3, *wanted)
-            torch.library.opcheck(op, (*arguments, -100, 0.1, reduction, 3, *wanted))
-            torch.library.opcheck(backward, (loss, *arguments, stats, -100, 0.1, reduction, 3, *wanted))
+            library.opcheck(op, (*arguments, -100, 0.1, reduction, 3, *wanted))
+            library.opcheck(backward, (loss, *arguments, stats, -100, 0.1, reduction, 3, *wanted))
 
 
 def test_vmap_and_per_sample_gradients():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import library
 from torch import nn as stock_nn
 from torch.nn import functional as stock_F
 
@@ -106,12 +107,12 @@ def test_one_tensor_in_two_places_gets_both_gradients():
 def test_opcheck(name, dtype, overload):
     x, w, b = (torch.randn(*s, dtype=dtype) for s in ((5, 6), (3, 6), (3,)))
     op, backward = (getattr(getattr(torch.ops.torchext, o), overload) for o in (name, "linear_backward"))
-    torch.library.opcheck(op, (x, w, b))
-    torch.library.opcheck(op, (x.t().contiguous().t(), w, None))
+    library.opcheck(op, (x, w, b))
+    library.opcheck(op, (x.t().contiguous().t(), w, None))
     y = op(x, w, b)
     for wanted in ((True, True, True), (False, True, False), (True, False, True)):
-        torch.library.opcheck(backward, (y, x, w, y, *wanted))
-        torch.library.opcheck(backward, (y, x, w, None, *wanted))
+        library.opcheck(backward, (y, x, w, y, *wanted))
+        library.opcheck(backward, (y, x, w, None, *wanted))
 
 
 def test_vmap_and_per_sample_gradients(pair):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from test_max_pool2d import EXACT, LAYOUTS, channels_last, stock_pool
+from torch import library
 from torch import nn as stock_nn
 from torch.nn import functional as stock_F
 
@@ -21,12 +22,12 @@ def test_opcheck(layout, dtype, overload):
     x = layout(torch.randn(2, 3, 9, 8, dtype=dtype))
     window = (3, 2, 2, 2, 1, 0, 1, 1)
     for last in (False, True):
-        torch.library.opcheck(pool, (x, last, False, 5, 4, *window))
-        torch.library.opcheck(pool, (x, last, True, 5, 4, *window))
+        library.opcheck(pool, (x, last, False, 5, 4, *window))
+        library.opcheck(pool, (x, last, True, 5, 4, *window))
         y, offsets = pool(x, last, True, 5, 4, *window)
-        torch.library.opcheck(backward, (layout(y), offsets, last, 9, 8, *window))
-        torch.library.opcheck(indices, (layout(offsets), last, 8, *window))
-    torch.library.opcheck(pool, (x[0], False, True, 5, 4, *window))
+        library.opcheck(backward, (layout(y), offsets, last, 9, 8, *window))
+        library.opcheck(indices, (layout(offsets), last, 8, *window))
+    library.opcheck(pool, (x[0], False, True, 5, 4, *window))
 
 
 def test_vmap_per_sample_gradients_and_forward_mode():

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
-LIB = torch.library.Library("torchext", "DEF")
+LIB = library.Library("torchext", "DEF")
 OPS: list[str] = []
 CPU_ONLY: set[str] = set()  # of these: a GPU's tensors go to stock, and a build for GPUs has no kernel
 
@@ -24,7 +24,7 @@ def define(name: str, signature: str, fake: Callable, cpu_only: bool = False) ->
     """
     for overload in ("", ".simt", ".triton"):
         LIB.define(name + overload + signature)
-        torch.library.register_fake(f"torchext::{name}{overload}", fake, lib=LIB)
+        library.register_fake(f"torchext::{name}{overload}", fake, lib=LIB)
     OPS.append(name)
     if cpu_only:
         CPU_ONLY.add(name)
