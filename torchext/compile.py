@@ -47,9 +47,12 @@ def _absorb(graph: GraphModule, node: Node, producer: Node, target: Callable, **
 
 
 def _fuse_relu(graph: GraphModule, node: Node) -> None:
-    if not _calls(node, _RELU) or node.kwargs.get("inplace") or len(node.args) != 1:
+    if not _calls(node, _RELU):
         return
-    producer = node.args[0]
+    arguments = dict(zip(("input", "inplace"), node.args)) | node.kwargs
+    producer = arguments["input"]
+    if arguments.get("inplace"):
+        return
     if _calls(producer, _LINEAR) and len(producer.users) == 1:
         _absorb(graph, node, producer, F.linear_relu)
     elif _calls(producer, _CONV) and len(producer.users) == 1:

@@ -41,7 +41,9 @@ def _fake_backward(dy, x, w, y, stride, padding, dilation, groups, algorithm, wa
 
 
 _conv2d = define("conv2d", f"(Tensor x, Tensor w, Tensor? b, {GEOMETRY}, int algorithm) -> Tensor", _fake)
-_conv2d_relu = define("conv2d_relu", f"(Tensor x, Tensor w, Tensor? b, {GEOMETRY}, int algorithm) -> Tensor", _fake)
+conv2d_relu_forward = define(
+    "conv2d_relu", f"(Tensor x, Tensor w, Tensor? b, {GEOMETRY}, int algorithm) -> Tensor", _fake
+)
 _conv2d_backward = define(
     "conv2d_backward",
     f"(Tensor dy, Tensor x, Tensor w, Tensor? y, {GEOMETRY}, int algorithm, {WANTED}) -> (Tensor, Tensor, Tensor)",
@@ -81,7 +83,7 @@ class Conv2dFunction(Function):
 class Conv2dReLUFunction(Function):
     @staticmethod
     def forward(ctx, x, w, b, geometry):
-        y = _conv2d_relu(x, w, b, *geometry)
+        y = conv2d_relu_forward(x, w, b, *geometry)
         ctx.save_for_backward(x, w, b, y)
         ctx.geometry = geometry
         return y
@@ -164,7 +166,7 @@ def conv2d_relu(
     _route.note("conv2d_relu")
     if wants_grad(input, weight, bias):
         return Conv2dReLUFunction.call(input, weight, bias, geometry)
-    return _conv2d_relu(input, weight, bias, *geometry)
+    return conv2d_relu_forward(input, weight, bias, *geometry)
 
 
 def module_arguments(module: nn.Conv2d, input: Tensor) -> tuple:

@@ -7,20 +7,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import _route
-from ._conv2d_plan import DIRECT, WANTS, is_single, out_size, pair, plan
+from ._conv2d_plan import WANTS, WINOGRAD, is_single, out_size, plan
+from ._conv2d_pool_plan import pays_together, pool_plan, pooled_size, prefers_direct
 from ._op import Function, define, twice_differentiable, wants_grad
-from .conv2d import GEOMETRY, WANTED, conv2d_relu, empty_image, fake_gradients, module_arguments, recompute
-from .max_pool2d import POOL_OPTIONS, PoolsAtItsEnd, max_pool2d, options_of
+from .conv2d import (
+    GEOMETRY,
+    WANTED,
+    conv2d_relu,
+    conv2d_relu_forward,
+    empty_image,
+    fake_gradients,
+    module_arguments,
+    recompute,
+)
+from .max_pool2d import POOL_OPTIONS, PoolsAtItsEnd, is_channels_last, max_pool2d, options_of, pool_forward
 
 _POOL = "int[2] pool_kernel, int[2] pool_stride, int[2] pool_padding"
-
-
-def pooled_size(size, kernel, stride, padding, ceil_mode):
-    room = size + 2 * padding - kernel
-    count = (room + (stride - 1 if ceil_mode else 0)) // stride + 1
-    if ceil_mode and (count - 1) * stride >= size + padding:  # the last window would start past the end
-        return count - 1
-    return count
 
 
 def _fake(x, w, b, stride, padding, dilation, groups, pool_kernel, pool_stride, pool_padding, ceil_mode):
@@ -56,12 +58,27 @@ def _stock(
     return F.max_pool2d(y, pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode)
 
 
+def _pooled(z, kernel, stride, padding, ceil_mode):
+    """What :data:`_forward` gives, of the convolution's rectified result."""
+    size = map(pooled_size, z.shape[2:], kernel, stride, padding, (ceil_mode, ceil_mode))
+    y, offsets = pool_forward(z, is_channels_last(z), True, *size, *kernel, *stride, *padding, 1, 1)
+    dead = (y <= 0).view(torch.uint8).neg_()  # 255 where it holds
+    return y, offsets.bitwise_or_(dead)
+
+
 class Conv2dReLUMaxPool2dFunction(Function):
+    """`rectified`: the convolution's rectified result if it is at hand, in a tuple, where autograd does not look."""
+
     @staticmethod
-    def forward(ctx, x, w, b, geometry, pool, ceil_mode):
-        y, offsets = _forward(x, w, b, *geometry, *pool, ceil_mode)
+    def forward(ctx, x, w, b, geometry, pool, ceil_mode, rectified=()):
+        if geometry[4] == WINOGRAD and not rectified:
+            rectified = (conv2d_relu_forward(x, w, b, *geometry),)
+        if rectified:
+            y, offsets = _pooled(*rectified, *pool, ceil_mode)
+        else:
+            y, offsets = _forward(x, w, b, *geometry[:4], *pool, ceil_mode)
         ctx.save_for_backward(x, w, b, offsets)
-        ctx.options = geometry, pool, ceil_mode
+        ctx.options = geometry[:4], pool, ceil_mode
         return y
 
     @staticmethod
@@ -73,52 +90,25 @@ class Conv2dReLUMaxPool2dFunction(Function):
             def stock(*xwb):
                 return _stock(*xwb, *geometry, *pool, 1, ceil_mode)
 
-            return *recompute(ctx, stock, x, w, b, dy), None, None
+            return *recompute(ctx, stock, x, w, b, dy), None, None, None
         need_dx, need_dw, need_db, *_ = ctx.needs_input_grad
         dx, dw, db = _backward(dy, offsets, x, w, *geometry, *pool, need_dx, need_dw, need_db)
-        return dx if need_dx else None, dw if need_dw else None, db if need_db else None, None, None, None
+        return dx if need_dx else None, dw if need_dw else None, db if need_db else None, None, None, None, None
 
 
-_SHARED = 96 << 10  # bytes that a GPU block stages at most: kDirectShared in csrc/cuda
-_DEPTH = 512  # taps times channels up to which we trust multiply-adds against a library's tensor cores; not measured
+def pool_of(convolution, rectified, window, ceil_mode):
+    """Pools the rectified result of a convolution, given by its node in autograd's graph, whose place it takes there.
 
-
-def _prefers_direct(x, w, geometry, windows) -> bool:
-    """Whether the direct kernel serves it: on the CPU the measured rule, on a GPU where its smallest tile fits.
-
-    That tile has one window's patch and the filters of 8 results, of one channel.
+    None where the gradients of the two are not better made together.
     """
-    if x.is_cpu and _route._backend != "simt":
-        return geometry[4] == DIRECT
-    stride, _, dilation = geometry[:3]
-    _, group_c, *taps = w.shape
-    if _route.auto() and group_c * taps[0] * taps[1] > _DEPTH:
-        return False
-    rows, columns = (
-        ((kernel + 1) // 2 * 2 - 1) * step + (count - 1) * apart + 1
-        for kernel, step, count, apart in zip(windows[0], stride, taps, dilation)
-    )
-    elements = rows * (columns + 1) + 8 * (taps[0] * taps[1] + 1)
-    return elements * (8 if x.dtype is torch.float64 else 4) <= _SHARED
+    x, w, b = convolution.saved_tensors
+    pool = tuple(window[0:2]), tuple(window[2:4]), tuple(window[4:6])
+    if window[6:] != [1, 1] or not pays_together(x, convolution.geometry, pool, rectified.shape[2:], ceil_mode):
+        return None
+    return Conv2dReLUMaxPool2dFunction.call(x, w, b, convolution.geometry, pool, ceil_mode, (rectified.detach(),))
 
 
 _WANTS = WANTS + "; and a pooling window no larger than the padded result, padded by half of it at most"
-
-
-def _pool_plan(kernel, stride, padding, dilation, ceil_mode, out):
-    """(kernel, stride, padding) in pairs where our kernel serves this pooling of `out` results, else None."""
-    kernel = pair(kernel)
-    stride, padding, dilation = kernel if stride is None else pair(stride), pair(padding), pair(dilation)
-    if None in (kernel, stride, padding) or dilation != (1, 1) or type(ceil_mode) is not bool:
-        return None
-    if min(*kernel, *stride) < 1 or kernel[0] * kernel[1] > 255:
-        return None
-    for i in (0, 1):
-        if not 0 <= 2 * padding[i] <= kernel[i]:
-            return None
-        if pooled_size(out[i], kernel[i], stride[i], padding[i], ceil_mode) < 1:
-            return None
-    return kernel, stride, padding
 
 
 def conv2d_relu_max_pool2d(
@@ -163,18 +153,20 @@ def conv2d_relu_max_pool2d(
         args = input.unsqueeze(0), weight, bias, stride, padding, dilation, groups
         return conv2d_relu_max_pool2d(*args, **options).squeeze(0)
     geometry, out = plan(input, weight, bias, stride, padding, dilation, groups, pooled=True)
-    windows = None if out is None else _pool_plan(*pool, out)
+    windows = None if out is None else pool_plan(*pool, out)
     if windows is None:
         why = geometry if out is None else "a pooling only stock takes"
         options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         options |= dict(zip(POOL_OPTIONS, pool))
         tensors = {"input": input, "weight": weight, "bias": bias}
         return _route.stock("conv2d_relu_max_pool2d", why, _WANTS, _stock, **tensors, **options)
-    if not _prefers_direct(input, weight, geometry, windows):
+    gradient = wants_grad(input, weight, bias)
+    together = gradient and geometry[4] == WINOGRAD and pays_together(input, geometry, windows, out, pool_ceil_mode)
+    if not together and not prefers_direct(input, weight, geometry, windows):
         return max_pool2d(conv2d_relu(input, weight, bias, stride, padding, dilation, groups), *pool)
     _route.note("conv2d_relu_max_pool2d")
-    if wants_grad(input, weight, bias):
-        return Conv2dReLUMaxPool2dFunction.call(input, weight, bias, geometry[:4], windows, pool_ceil_mode)
+    if gradient:
+        return Conv2dReLUMaxPool2dFunction.call(input, weight, bias, geometry, windows, pool_ceil_mode)
     return _forward(input, weight, bias, *geometry[:4], *windows, pool_ceil_mode)[0]
 
 

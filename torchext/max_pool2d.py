@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import _route
 from ._op import Function, define, twice_differentiable, wants_grad
+from .relu import UNSEEN, UNSEEN_BY_MODULE, convolution_under
 
 _DEAD = MAX_TAPS = 255  # csrc/max_pool2d.h: the offset of an output that passes no gradient, and the taps that leaves
 _WINDOW = "SymInt kh, SymInt kw, SymInt sh, SymInt sw, SymInt ph, SymInt pw, SymInt dh, SymInt dw"
@@ -33,7 +36,7 @@ def _fake_indices(offsets, channels_last, w, *window):
     return empty_maps(offsets, channels_last, *offsets.shape[-2:], torch.int64)
 
 
-_max_pool2d = define(
+pool_forward = define(
     "max_pool2d",
     f"(Tensor x, bool channels_last, bool want_offsets, SymInt oh, SymInt ow, {_WINDOW}) -> (Tensor, Tensor)",
     _fake,
@@ -67,7 +70,7 @@ def _backward(ctx, dy):
 class MaxPool2dFunction(Function):
     @staticmethod
     def forward(ctx, x, channels_last, oh, ow, window):
-        y, offsets = _max_pool2d(x, channels_last, True, oh, ow, *window)
+        y, offsets = pool_forward(x, channels_last, True, oh, ow, *window)
         ctx.save_for_backward(offsets)
         ctx.channels_last, ctx.size, ctx.window = channels_last, x.shape[-2:], window
         return y
@@ -80,7 +83,7 @@ class MaxPool2dFunction(Function):
 class MaxPool2dWithIndicesFunction(Function):
     @staticmethod
     def forward(ctx, x, channels_last, oh, ow, window):
-        y, offsets = _max_pool2d(x, channels_last, True, oh, ow, *window)
+        y, offsets = pool_forward(x, channels_last, True, oh, ow, *window)
         indices = _max_pool2d_indices(offsets, channels_last, x.shape[-1], *window)
         ctx.save_for_backward(offsets)
         ctx.mark_non_differentiable(indices)
@@ -132,7 +135,7 @@ _SMALL = ((4096, 8192), (32768, 65536))
 _WHY_SMALL = "stock measured faster on few elements"
 
 
-def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
+def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, convolution=None):
     if _route.auto() and type(input) in _route.PLAIN and input.numel() <= _SMALL[0][0]:
         _route.note(op, _WHY_SMALL)
         try:
@@ -168,9 +171,15 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
         )  # fmt: skip
     _route.note(op)
     if gradient:
+        if convolution is not None and not return_indices:
+            from .conv2d_relu_max_pool2d import pool_of  # which is made of this module
+
+            y = pool_of(convolution, input, window, ceil_mode)
+            if y is not None:
+                return y
         function = MaxPool2dWithIndicesFunction if return_indices else MaxPool2dFunction
         return function.call(input, channels_last, oh, ow, window)
-    y, offsets = _max_pool2d(input, channels_last, return_indices, oh, ow, *window)
+    y, offsets = pool_forward(input, channels_last, return_indices, oh, ow, *window)
     return (y, _max_pool2d_indices(offsets, channels_last, shape[-1], *window)) if return_indices else y
 
 
@@ -210,7 +219,12 @@ def max_pool2d(
         tensor([[[ 5.,  7.],
                  [13., 15.]]])
     """
-    return _max_pool("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    convolution = None
+    if not torch.compiler.is_compiling():
+        convolution = convolution_under(sys.getrefcount(input) == UNSEEN, input)
+    return _max_pool(
+        "max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, convolution
+    )
 
 
 def max_pool2d_with_indices(
@@ -242,9 +256,13 @@ class MaxPool2d(nn.MaxPool2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        return max_pool2d(
-            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
-        )
+        convolution = None
+        if not torch.compiler.is_compiling():
+            convolution = convolution_under(sys.getrefcount(input) == UNSEEN_BY_MODULE, input)
+        return _max_pool(
+            "max_pool2d", input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
+            self.return_indices, convolution,
+        )  # fmt: skip
 
 
 POOL_OPTIONS = ("pool_kernel_size", "pool_stride", "pool_padding", "pool_dilation", "pool_ceil_mode")

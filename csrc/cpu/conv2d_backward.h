@@ -5,6 +5,7 @@
 #ifndef TORCHEXT_CONV2D_BACKWARD
 #define TORCHEXT_CONV2D_BACKWARD
 #include "conv2d_rows.h"
+#include "conv2d_winners.h"
 
 namespace torchext::cpu::ISA {
 inline constexpr int kTaps = 5;
@@ -201,6 +202,7 @@ void conv2d_backward(ConvGradients<T> f, ConvShape s, const ConvPool* pool, int6
   constexpr int L = kLanes<A>;
   if (f.sums && !pool && prefers_rows<A>(s) && weight_gradient_rows(f, s, n0, n1)) f.sums = nullptr;
   if (!f.sums && !f.dx) return;
+  if (pool && prefers_winners<A>(s, *pool) && winner_gradients(f, s, *pool, n0, n1)) return;
   const int64_t wp = s.w + 2 * s.pw, x_vectors = s.c * x_plane(s);
   const int64_t rows = pool ? pool->p : s.p, columns = pool ? pool->q : s.q, plane = rows * columns;
   const int64_t count = s.group_c() * s.r * s.s, weights = s.k * count;

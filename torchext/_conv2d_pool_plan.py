@@ -1,0 +1,76 @@
+"""How a convolution that is rectified and pooled is served: the pooling in numbers, and the measured rules."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from . import _route
+from ._conv2d_plan import DIRECT, WINOGRAD, pair
+
+
+def pooled_size(size, kernel, stride, padding, ceil_mode):
+    room = size + 2 * padding - kernel
+    count = (room + (stride - 1 if ceil_mode else 0)) // stride + 1
+    if ceil_mode and (count - 1) * stride >= size + padding:  # the last window would start past the end
+        return count - 1
+    return count
+
+
+def pool_plan(kernel, stride, padding, dilation, ceil_mode, out):
+    """(kernel, stride, padding) in pairs where our kernel serves this pooling of `out` results, else None."""
+    kernel = pair(kernel)
+    stride, padding, dilation = kernel if stride is None else pair(stride), pair(padding), pair(dilation)
+    if None in (kernel, stride, padding) or dilation != (1, 1) or type(ceil_mode) is not bool:
+        return None
+    if min(*kernel, *stride) < 1 or kernel[0] * kernel[1] > 255:
+        return None
+    for i in (0, 1):
+        if not 0 <= 2 * padding[i] <= kernel[i]:
+            return None
+        if pooled_size(out[i], kernel[i], stride[i], padding[i], ceil_mode) < 1:
+            return None
+    return kernel, stride, padding
+
+
+_SHARED = 96 << 10  # bytes that a GPU block stages at most: kDirectShared in csrc/cuda
+_DEPTH = 512  # taps times channels up to which we trust multiply-adds against a library's tensor cores; not measured
+
+
+def prefers_direct(x, w, geometry, windows) -> bool:
+    """Whether the direct kernel serves it: on the CPU the measured rule, on a GPU where its smallest tile fits.
+
+    That tile has one window's patch and the filters of 8 results, of one channel.
+    """
+    if x.is_cpu and _route._backend != "simt":
+        return geometry[4] == DIRECT
+    stride, _, dilation = geometry[:3]
+    _, group_c, *taps = w.shape
+    if _route.auto() and group_c * taps[0] * taps[1] > _DEPTH:
+        return False
+    rows, columns = (
+        ((kernel + 1) // 2 * 2 - 1) * step + (count - 1) * apart + 1
+        for kernel, step, count, apart in zip(windows[0], stride, taps, dilation)
+    )
+    elements = rows * (columns + 1) + 8 * (taps[0] * taps[1] + 1)
+    return elements * (8 if x.dtype is torch.float64 else 4) <= _SHARED
+
+
+# Of Winograd's convolutions (16, 32, ... channels): bytes of an image with its border up to which both gradients made
+# from the winners of the pooling windows beat Winograd's own. Forward and backward, AVX-512, float32: 1.2x at 40 KB,
+# 1.05x at 80 KB, 1.0x at 150 KB; of 64 channels 1.0x at any size.
+_WINNERS_BYTES = 80 << 10
+
+
+def pays_together(x, geometry, pool, out, ceil_mode) -> bool:
+    """Whether ReLU and pooling leave so few gradients that the convolution's are better made from these alone."""
+    kernel, stride, padding = pool
+    size = map(pooled_size, out, kernel, stride, padding, (ceil_mode, ceil_mode))
+    if 2 * math.prod(size) > math.prod(out):
+        return False
+    if geometry[4] == DIRECT:
+        return True
+    _, c, height, width = x.shape
+    image = c * (height + 2 * geometry[1][0]) * (width + 2 * geometry[1][1]) * x.element_size()
+    return geometry[4] == WINOGRAD and c < 64 and image <= _WINNERS_BYTES
