@@ -33,9 +33,11 @@ struct ConvPool {
 namespace cpu {
 inline constexpr uint8_t kDead = 255;
 
-// The direct kernel works on so many images at once, forward or backward; a range of images starts at a multiple of it.
+// The direct kernel works on so many images at once; a range of images starts at a multiple of it.
 template <typename T>
-int64_t conv2d_images(ConvShape, bool pooled, bool wants_dx);
+int64_t conv2d_images(ConvShape, const ConvPool*);
+template <typename T>
+int64_t conv2d_backward_images(ConvShape, const ConvPool*, bool wants_dx);
 // w as forward reads it, and as the input gradient does: k * group_c * r * s accumulators, or more where blocks
 // overlap.
 template <typename T>

@@ -55,7 +55,7 @@ struct CpuDirect {
                      const ConvPool* pool, const Tensor&) {
     cpu::Scratch<acc_t<T>> packed(cpu::conv2d_pack_size<T>(s));
     cpu::conv2d_pack<T>(packed, w, s);
-    over_images(s, cpu::conv2d_images<T>(s, pool, false),
+    over_images(s, cpu::conv2d_images<T>(s, pool),
                 [&](int64_t n0, int64_t n1) { cpu::conv2d<T>(y, offsets, x, packed, b, relu, s, pool, n0, n1); });
   }
 
@@ -67,7 +67,7 @@ struct CpuDirect {
     using A = acc_t<T>;
     constexpr int64_t kParts = 16;
     const int64_t weights = s.k * s.group_c() * s.r * s.s, sums = weights + s.k;
-    const int64_t at_once = cpu::conv2d_images<T>(s, pool, dx), groups = (s.n + at_once - 1) / at_once,
+    const int64_t at_once = cpu::conv2d_backward_images<T>(s, pool, dx), groups = (s.n + at_once - 1) / at_once,
                   step = std::max<int64_t>(1, (groups + kParts - 1) / kParts) * at_once;
     const bool want_sums = dw || db;
     cpu::Scratch<A> packed(dx ? cpu::conv2d_pack_dx_size<T>(s) : 0), parts(want_sums ? kParts * sums : 0);

@@ -5,8 +5,12 @@
 
 namespace torchext::cpu {
 template <typename T>
-int64_t conv2d_images(ConvShape s, bool pooled, bool wants_dx) {
-  return CHOOSE_ISA(conv2d_images<T>(s, pooled, wants_dx));
+int64_t conv2d_images(ConvShape s, const ConvPool* pool) {
+  return CHOOSE_ISA(conv2d_images<T>(s, pool));
+}
+template <typename T>
+int64_t conv2d_backward_images(ConvShape s, const ConvPool* pool, bool wants_dx) {
+  return CHOOSE_ISA(conv2d_backward_images<T>(s, pool, wants_dx));
 }
 template <typename T>
 int64_t conv2d_pack_size(ConvShape s) {
@@ -43,7 +47,8 @@ void conv2d_mask_pass(T* dz, const T* dy, const T* y, int64_t n) {
 }
 
 #define INSTANTIATE(T)                                                                                               \
-  template int64_t conv2d_images<T>(ConvShape, bool, bool);                                                          \
+  template int64_t conv2d_images<T>(ConvShape, const ConvPool*);                                                     \
+  template int64_t conv2d_backward_images<T>(ConvShape, const ConvPool*, bool);                                      \
   template int64_t conv2d_pack_size<T>(ConvShape);                                                                   \
   template void conv2d_pack(acc_t<T>*, const T*, ConvShape);                                                         \
   template int64_t conv2d_pack_dx_size<T>(ConvShape);                                                                \

@@ -5,8 +5,14 @@
 
 namespace torchext::cpu::ISA {
 template <typename T>
-int64_t conv2d_images(ConvShape s, bool pooled, bool wants_dx) {
-  return !pooled && !wants_dx && prefers_rows<acc_t<T>>(s) ? 1 : kLanes<acc_t<T>>;
+int64_t conv2d_images(ConvShape s, const ConvPool* pool) {
+  return !pool && prefers_rows<acc_t<T>>(s) ? 1 : kLanes<acc_t<T>>;
+}
+
+template <typename T>
+int64_t conv2d_backward_images(ConvShape s, const ConvPool* pool, bool wants_dx) {
+  if (pool && prefers_winners<acc_t<T>>(s, *pool)) return kWinnerImages;
+  return wants_dx ? kLanes<acc_t<T>> : conv2d_images<T>(s, pool);
 }
 
 template <typename T>

@@ -12,7 +12,7 @@ namespace torchext::cpu {
 inline constexpr std::align_val_t kScratchAlign{64};
 
 struct KeptScratch {
-  static constexpr int kBlocks = 8;
+  static constexpr int kBlocks = 16;
   static constexpr size_t kLargest = size_t{1} << 20;
   struct Block {
     void* data = nullptr;
@@ -24,6 +24,7 @@ struct KeptScratch {
     for (Block& b : blocks) ::operator delete(b.data, kScratchAlign);
   }
   Block take(size_t bytes) {
+    if (bytes == 0) return {};
     Block* best = nullptr;
     for (Block& b : blocks)
       if (b.bytes >= bytes && b.data && (!best || b.bytes < best->bytes)) best = &b;
