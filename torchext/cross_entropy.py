@@ -56,12 +56,12 @@ _cross_entropy_backward = define(
 # us, ours 48. Of 16 classes on stock's rows fill its vectors.
 _TINY, _TINY_OF_MANY_CLASSES = 1 << 10, 1 << 15
 _stock = torch._C._nn.cross_entropy_loss
+_is_grad_enabled, _is_compiling = torch.is_grad_enabled, torch.compiler.is_compiling  # 0.1 us less than by their names
 _WHY_TINY = "stock measured faster with gradient of so few logits"
 
 
-def _is_tiny(x):
-    logits = x.numel()
-    return logits <= _TINY or (logits <= _TINY_OF_MANY_CLASSES and x.is_cpu and x.dim() > 1 and x.shape[1] >= 16)
+def _is_tiny_of_many(x):
+    return x.numel() <= _TINY_OF_MANY_CLASSES and x.is_cpu and x.dim() > 1 and x.shape[1] >= 16
 
 
 def _target_gradient(dloss, x, target, weight, label_smoothing, reduction):
@@ -176,13 +176,14 @@ def cross_entropy(
         _route._backend == "auto"
         and type(input) in PLAIN
         and input.requires_grad
-        and _is_tiny(input)
+        and (input.numel() <= _TINY or _is_tiny_of_many(input))
         and reduction in _REDUCTIONS
         and size_average is reduce is None
-        and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
+        and _is_grad_enabled()
+        and not _is_compiling()
     ):
-        _route.note("cross_entropy", _WHY_TINY)
+        if _route._record is not None:
+            _route.note("cross_entropy", _WHY_TINY)
         try:
             return _stock(input, target, weight, _REDUCTIONS[reduction], ignore_index, label_smoothing)
         except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:

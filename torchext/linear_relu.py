@@ -93,10 +93,11 @@ _WANTS = "input [..., k], weight [n, k] and bias [n] or None, of one floating dt
 
 
 # Without ReLU there is nothing to fuse: up to so many multiply-adds stock's single C++ call is the faster one, forward
-# and backward. Ours takes 0.91 of stock's speed at (4, 4)->4, 1.01 at (64, 84)->10; of 16-bit types with AVX2, where
-# stock is 4 to 30 times slower, 1.0 at (4, 4)->4. On Zen 4, where MKL's products are at the core's peak, ours of more
-# than 16 columns win nothing before batches of 512: the autoencoder's step is 3 % longer with them, at batch 64.
-_SMALL, _WIDE = 1 << 15, 16
+# and backward. Ours takes 0.91 of stock's speed at (4, 4)->4, 1.01 at (64, 84)->10; but one small layer of ours amid
+# stock's finds no code of its own in the caches and takes 60 us for stock's 12, at (64, 64)->12. Of 16-bit types with
+# AVX2, where stock is 4 to 30 times slower, 1.0 at (4, 4)->4. On Zen 4, where MKL's products are at the core's peak,
+# ours of more than 16 columns win nothing before batches of 512: the autoencoder's step is 3 % longer with them.
+_SMALL, _WIDE = 1 << 16, 16
 _SMALL_WIDE = 1 << 23 if _C is not None and _C.cpu_is_zen4() else _SMALL
 _SMALL_HALF = 1 << 8 if _C is not None and _C.cpu_isa() == "avx2" else 1 << 17
 # With ReLU or without, one row of x is a product of a matrix and a vector, for which ours packs the matrix first: 0.4
@@ -108,9 +109,10 @@ _WHY_STOCK = "stock measured faster at this size"
 
 
 def _stock_is_faster(x, w, relu) -> bool:
-    if w.dim() != 2:
+    shape = w.shape
+    if len(shape) != 2:
         return False
-    columns, depth = w.shape
+    columns, depth = shape
     size, dtype = x.numel(), x.dtype
     work, wide = size * columns, dtype is torch.float32 or dtype is torch.float64
     if not relu and work <= (_SMALL_HALF if not wide else _SMALL_WIDE if columns > _WIDE else _SMALL):
@@ -120,7 +122,8 @@ def _stock_is_faster(x, w, relu) -> bool:
 
 def _at_once(op, stock, input, weight, bias) -> Tensor:
     """`_route.stock` without its keywords, which take 1 us of calls that take 50."""
-    _route.note(op, _WHY_STOCK)
+    if _route._record is not None:
+        _route.note(op, _WHY_STOCK)
     try:
         return stock(input, weight, bias)
     except RuntimeError as error:

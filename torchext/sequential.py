@@ -17,7 +17,6 @@ _LINEAR = LinearReLU.forward, None
 _CONV = ConvReLU2d.serve, ConvReLUMaxPool2d.serve
 _NORM = None, BatchNormReLUMaxPool2d.serve
 _SERVED = {nn.Linear: _LINEAR, Linear: _LINEAR, nn.Conv2d: _CONV, Conv2d: _CONV, nn.BatchNorm2d: _NORM}
-_ALONE = None, None
 _POOLS = (nn.MaxPool2d, MaxPool2d)
 
 
@@ -37,22 +36,20 @@ class Sequential(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         layers = [*self._modules.values()]
-        if _watches_all():
-            layers, others = [], layers
-            for layer in others:
-                input = layer(input)
-        while layers:
-            count = _together(*layers[:3]) if type(input) in _route.PLAIN else 1
-            input = layers[0](input) if count == 1 else _served(layers[:count], input)
-            layers = layers[count:]
+        done, alone = 0, _watches_all()
+        while done < len(layers):
+            layer = layers[done]
+            count = 1 if alone or type(layer) not in _SERVED else _together(input, *layers[done : done + 3])
+            input = layer(input) if count == 1 else _served(layers[done : done + count], input)
+            done += count
         return input
 
 
-def _together(first: nn.Module, second: nn.Module | None = None, third: nn.Module | None = None) -> int:
+def _together(input: Tensor, first: nn.Module, second: nn.Module | None = None, third: nn.Module | None = None) -> int:
     """How many of the three one kernel serves."""
-    with_relu, with_pool = _SERVED.get(type(first), _ALONE)
-    if (with_relu or with_pool) is None or type(second) is not nn.ReLU or _watched(first) or _watched(second):
+    if type(second) is not nn.ReLU or type(input) not in _route.PLAIN or _watched(first) or _watched(second):
         return 1
+    with_relu, with_pool = _SERVED[type(first)]
     if with_pool is not None and type(third) in _POOLS and not third.return_indices and not _watched(third):
         return 3
     return 1 if with_relu is None else 2
