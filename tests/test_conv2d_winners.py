@@ -100,5 +100,6 @@ def test_winograds_convolutions_of_small_images_keep_no_map(last):
     leaves = leaves_of((8, 16, 14, 14), (32, 16, 5, 5), last=last)
     ours, stock = pooled(F, padding=2), pooled(stock_F, padding=2)
     y = ours(*leaves)
-    assert {t.dtype for t in y.grad_fn.saved_tensors if t.shape == y.shape} == {torch.uint8}
+    saved = [t for t in y.grad_fn.saved_tensors[3:] if t.data_ptr() != y.data_ptr()]
+    assert [t.dtype for t in saved] == [torch.uint8]
     Case(torchext._C.cpu_isa(), torch.float32).assert_same_as_stock(ours, stock, leaves)

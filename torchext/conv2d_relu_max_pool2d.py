@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,7 +35,21 @@ def _fake(x, w, b, stride, padding, dilation, groups, pool_kernel, pool_stride, 
 
 
 def _fake_backward(
-    dy, offsets, x, w, stride, padding, dilation, groups, kernel, pool_stride, pool_padding, want_dx, want_dw, want_db
+    dy,
+    offsets,
+    y,
+    x,
+    w,
+    stride,
+    padding,
+    dilation,
+    groups,
+    kernel,
+    pool_stride,
+    pool_padding,
+    want_dx,
+    want_dw,
+    want_db,
 ):
     return fake_gradients(x, w, want_dx, want_dw, want_db)
 
@@ -45,7 +61,8 @@ _forward = define(
 )
 _backward = define(
     "conv2d_relu_max_pool2d_backward",
-    f"(Tensor dy, Tensor offsets, Tensor x, Tensor w, {GEOMETRY}, {_POOL}, {WANTED}) -> (Tensor, Tensor, Tensor)",
+    f"(Tensor dy, Tensor offsets, Tensor? y, Tensor x, Tensor w, {GEOMETRY}, {_POOL}, {WANTED})"
+    " -> (Tensor, Tensor, Tensor)",
     _fake_backward,
 )
 
@@ -58,14 +75,6 @@ def _stock(
     return F.max_pool2d(y, pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode)
 
 
-def _pooled(z, kernel, stride, padding, ceil_mode):
-    """What :data:`_forward` gives, of the convolution's rectified result."""
-    size = map(pooled_size, z.shape[2:], kernel, stride, padding, (ceil_mode, ceil_mode))
-    y, offsets = pool_forward(z, is_channels_last(z), True, *size, *kernel, *stride, *padding, 1, 1)
-    dead = (y <= 0).view(torch.uint8).neg_()  # 255 where it holds
-    return y, offsets.bitwise_or_(dead)
-
-
 class Conv2dReLUMaxPool2dFunction(Function):
     """`rectified`: the convolution's rectified result if it is at hand, in a tuple, where autograd does not look."""
 
@@ -74,16 +83,19 @@ class Conv2dReLUMaxPool2dFunction(Function):
         if geometry[4] == WINOGRAD and not rectified:
             rectified = (conv2d_relu_forward(x, w, b, *geometry),)
         if rectified:
-            y, offsets = _pooled(*rectified, *pool, ceil_mode)
+            (z,) = rectified
+            size = map(pooled_size, z.shape[2:], *pool, (ceil_mode, ceil_mode))
+            y, offsets = pool_forward(z, is_channels_last(z), True, *size, *itertools.chain(*pool), 1, 1)
+            ctx.save_for_backward(x, w, b, offsets, y)  # y: these offsets do not tell what ReLU stopped
         else:
             y, offsets = _forward(x, w, b, *geometry[:4], *pool, ceil_mode)
-        ctx.save_for_backward(x, w, b, offsets)
+            ctx.save_for_backward(x, w, b, offsets, None)
         ctx.options = geometry[:4], pool, ceil_mode
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        x, w, b, offsets = ctx.saved_tensors
+        x, w, b, offsets, y = ctx.saved_tensors
         geometry, pool, ceil_mode = ctx.options
         if twice_differentiable():
 
@@ -92,7 +104,7 @@ class Conv2dReLUMaxPool2dFunction(Function):
 
             return *recompute(ctx, stock, x, w, b, dy), None, None, None
         need_dx, need_dw, need_db, *_ = ctx.needs_input_grad
-        dx, dw, db = _backward(dy, offsets, x, w, *geometry, *pool, need_dx, need_dw, need_db)
+        dx, dw, db = _backward(dy, offsets, y, x, w, *geometry, *pool, need_dx, need_dw, need_db)
         return dx if need_dx else None, dw if need_dw else None, db if need_db else None, None, None, None, None
 
 
