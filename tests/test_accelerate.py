@@ -23,8 +23,8 @@ def test_layers_become_ours():
     model = torchext.accelerate(cnn())
     assert type(model) is nn.Sequential
     assert [type(layer) for layer in model] == [
-        nn.Conv2d, stock.ReLU, nn.MaxPool2d, nn.Conv2d, stock.ReLU, stock.Flatten,
-        nn.Linear, stock.ReLU, nn.Dropout, nn.Linear,
+        nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.Conv2d, nn.ReLU, stock.Flatten,
+        nn.Linear, nn.ReLU, nn.Dropout, nn.Linear,
     ]  # fmt: skip
 
 

@@ -55,19 +55,19 @@ def test_nested_calls_are_one_and_match_stock_judged_by_float64(x, w, options, l
 
 
 class Net(torch.nn.Module):
-    """As the tutorials have it: self.pool(F.relu(self.conv(x)))."""
+    """As tutorials have it: self.pool(F.relu(self.conv(x))), or self.relu."""
 
-    def __init__(self, nn, F):
+    def __init__(self, nn, relu):
         super().__init__()
-        self.conv, self.pool, self.F = nn.Conv2d(1, 6, 5), nn.MaxPool2d(2, 2), F
+        self.conv, self.pool, self.relu = nn.Conv2d(1, 6, 5), nn.MaxPool2d(2, 2), relu
 
     def forward(self, x):
-        return self.pool(self.F.relu(self.conv(x)))
+        return self.pool(self.relu(self.conv(x)))
 
 
-def twins():
-    ours = Net(nn, F)
-    theirs = Net(torch.nn, stock_F)
+def twins(layers=False):
+    ours = Net(nn, nn.ReLU() if layers else F.relu)
+    theirs = Net(torch.nn, torch.nn.ReLU() if layers else stock_F.relu)
     theirs.load_state_dict(ours.state_dict())
     return ours, theirs
 
@@ -79,8 +79,9 @@ def gradients(net, x):
     return y, *[p.grad.clone() for p in net.parameters()]
 
 
-def test_modules_around_it_are_one():
-    (ours, theirs), x = twins(), torch.randn(16, 1, 28, 28)
+@pytest.mark.parametrize("layers", [False, True])
+def test_modules_around_it_are_one(layers):
+    (ours, theirs), x = twins(layers), torch.randn(16, 1, 28, 28)
     assert node_of(ours(x)) == FUSED
     assert_close(gradients(ours, x), gradients(theirs, x))
 
@@ -115,7 +116,7 @@ def test_what_has_a_name_keeps_its_gradient(style):
     assert_close(*results)
 
 
-@pytest.mark.parametrize("layer", ["conv", "pool"])
+@pytest.mark.parametrize("layer", ["conv", "relu", "pool"])
 @pytest.mark.parametrize("watch", ["hook", "keep", "retain"])
 def test_hooks_of_modules_see_the_gradients_in_between(layer, watch):
     x, seen, kept = torch.randn(16, 1, 28, 28), [], []
@@ -128,9 +129,9 @@ def test_hooks_of_modules_see_the_gradients_in_between(layer, watch):
             if watch == "retain":
                 t.retain_grad()
 
-    for net in twins():
-        if layer == "conv":
-            net.conv.register_forward_hook(lambda module, args, y: look(y))
+    for net in twins(layers=True):
+        if layer != "pool":
+            getattr(net, layer).register_forward_hook(lambda module, args, y: look(y))
         else:
             net.pool.register_forward_pre_hook(lambda module, args: look(args[0]))
         y = net(x)

@@ -12,6 +12,7 @@ from . import _route
 from ._op import Function, define, twice_differentiable, wants_grad
 from .relu import UNSEEN, UNSEEN_BY_MODULE, convolution_under
 
+_is_compiling = torch.compiler.is_compiling
 _DEAD = MAX_TAPS = 255  # csrc/max_pool2d.h: the offset of an output that passes no gradient, and the taps that leaves
 _WINDOW = "SymInt kh, SymInt kw, SymInt sh, SymInt sw, SymInt ph, SymInt pw, SymInt dh, SymInt dw"
 
@@ -219,9 +220,7 @@ def max_pool2d(
         tensor([[[ 5.,  7.],
                  [13., 15.]]])
     """
-    convolution = None
-    if not torch.compiler.is_compiling():
-        convolution = convolution_under(sys.getrefcount(input) == UNSEEN, input)
+    convolution = convolution_under(not _is_compiling() and sys.getrefcount(input) == UNSEEN, input)
     return _max_pool(
         "max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, convolution
     )
@@ -256,9 +255,7 @@ class MaxPool2d(nn.MaxPool2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        convolution = None
-        if not torch.compiler.is_compiling():
-            convolution = convolution_under(sys.getrefcount(input) == UNSEEN_BY_MODULE, input)
+        convolution = convolution_under(not _is_compiling() and sys.getrefcount(input) == UNSEEN_BY_MODULE, input)
         return _max_pool(
             "max_pool2d", input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
             self.return_indices, convolution,

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from . import _route
 from .conv2d import Conv2dFunction
 
+_is_compiling = torch.compiler.is_compiling
 _saving_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _rectified: tuple[weakref.ref[Tensor], int] | None = (
     None  # what relu returned last of an unseen convolution: its version
@@ -50,20 +51,11 @@ def _is_watched(t: Tensor) -> bool:
     return t._backward_hooks is not None or _saving_hooks(True) is not None
 
 
-def relu(input: Tensor, inplace: bool = False) -> Tensor:
-    r"""Rectified linear unit, :math:`\max(x, 0)`. :func:`torch.nn.functional.relu` itself.
-
-    Written into `input` also where nobody can tell: where it is the result of our :func:`conv2d` and has no name.
-
-    Example:
-        >>> from torchext.nn import functional as F
-        >>> F.relu(torch.tensor([-1.0, 2.0]))
-        tensor([0., 2.])
-    """
+def _rectify(unseen: bool, input: Tensor, inplace: bool) -> Tensor:
+    """unseen: whether `input` has no name."""
     global _rectified
     if (
-        not torch.compiler.is_compiling()
-        and sys.getrefcount(input) == UNSEEN
+        unseen
         and type(input) is Tensor
         and type(input.grad_fn) is Conv2dFunction._backward_cls
         and input.is_cpu
@@ -74,6 +66,32 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
         _rectified = weakref.ref(input), input._version
         return input
     return F.relu(input, inplace)
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    r"""Rectified linear unit, :math:`\max(x, 0)`. :func:`torch.nn.functional.relu` itself.
+
+    Written into `input` also where nobody can tell: where it is the result of our :func:`conv2d` and has no name.
+
+    Example:
+        >>> from torchext.nn import functional as F
+        >>> F.relu(torch.tensor([-1.0, 2.0]))
+        tensor([0., 2.])
+    """
+    return _rectify(not _is_compiling() and sys.getrefcount(input) == UNSEEN, input, inplace)
+
+
+class ReLU(nn.ReLU):
+    """:class:`torch.nn.ReLU`: same argument and repr; see :func:`relu`.
+
+    Example:
+        >>> from torchext import nn
+        >>> nn.ReLU()(torch.tensor([-1.0, 2.0]))
+        tensor([0., 2.])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _rectify(not _is_compiling() and sys.getrefcount(input) == UNSEEN_BY_MODULE, input, self.inplace)
 
 
 def convolution_under(unseen: bool, input: Tensor) -> Any:

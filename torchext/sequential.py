@@ -11,12 +11,14 @@ from .conv2d import Conv2d, ConvReLU2d
 from .conv2d_relu_max_pool2d import ConvReLUMaxPool2d
 from .linear_relu import Linear, LinearReLU
 from .max_pool2d import MaxPool2d
+from .relu import ReLU
 
 # What serves a layer and the ReLU after it, and what serves these and the pooling after them.
 _LINEAR = LinearReLU.forward, None
 _CONV = ConvReLU2d.serve, ConvReLUMaxPool2d.serve
 _NORM = None, BatchNormReLUMaxPool2d.serve
 _SERVED = {nn.Linear: _LINEAR, Linear: _LINEAR, nn.Conv2d: _CONV, Conv2d: _CONV, nn.BatchNorm2d: _NORM}
+_RELUS = (nn.ReLU, ReLU)
 _POOLS = (nn.MaxPool2d, MaxPool2d)
 
 
@@ -47,7 +49,7 @@ class Sequential(nn.Sequential):
 
 def _together(input: Tensor, first: nn.Module, second: nn.Module | None = None, third: nn.Module | None = None) -> int:
     """How many of the three one kernel serves."""
-    if type(second) is not nn.ReLU or type(input) not in _route.PLAIN or _watched(first) or _watched(second):
+    if type(second) not in _RELUS or type(input) not in _route.PLAIN or _watched(first) or _watched(second):
         return 1
     with_relu, with_pool = _SERVED[type(first)]
     if with_pool is not None and type(third) in _POOLS and not third.return_indices and not _watched(third):
