@@ -73,6 +73,23 @@ inline Vec<A> unpool_plane(A* dz, const A* dy, const uint8_t* offsets, int64_t r
   return total;
 }
 
+// Memory that is wanted next, fetched a little at a time while the multiply-add units are busy: of a first layer dy
+// comes from far away, and waiting for it takes a quarter of the time.
+class Ahead {
+ public:
+  Ahead() = default;
+  Ahead(const void* from, int64_t bytes, int64_t calls)
+      : at_(static_cast<const char*>(from)), end_(at_ + bytes), step_((bytes + calls - 1) / calls) {}
+  void fetch() {
+    for (const char* stop = std::min(end_, at_ + step_); at_ < stop; at_ += kLine) __builtin_prefetch(at_, 0, 2);
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  const char *at_ = nullptr, *end_ = nullptr;
+  int64_t step_ = 0;
+};
+
 // How the weight gradient walks over vectors of dz and of x: distances in scalars.
 struct Walk {
   int64_t columns, dz_plane;         // vectors in a row of dz
@@ -81,7 +98,8 @@ struct Walk {
 
 // sums += dz times x at every tap; sums: [k][group_c * r * s] vectors.
 template <typename A>
-inline void weight_gradient(A* sums, const A* dz, const A* xs, const int32_t* taps, ConvShape s, Walk walk) {
+inline void weight_gradient(A* sums, const A* dz, const A* xs, const int32_t* taps, ConvShape s, Walk walk,
+                            Ahead ahead = {}) {
   constexpr int L = kLanes<A>;
   const int64_t count = s.group_c() * s.r * s.s;
   const int64_t size = block_of(s.group_k()) == 6 ? 3 : block_of(s.group_k());  // 4 x kTaps accumulators
@@ -93,6 +111,7 @@ inline void weight_gradient(A* sums, const A* dz, const A* xs, const int32_t* ta
         const int64_t first = std::min(i, s.group_k() - size), k = g * s.group_k() + first;
         with_block(size, [&]<int kK>() {
           auto tile = [&]<int kT>(int64_t t, int64_t skip) {
+            ahead.fetch();
             weight_tile<kK, kT>(sums + (k * count + t) * L, count * L, dz + k * walk.dz_plane + p * walk.columns * L,
                                 walk.dz_plane, x, taps + t, std::min(strip, s.p - p), walk.columns, walk.x_row,
                                 walk.x_column, i - first, skip);
@@ -136,6 +155,7 @@ bool weight_gradient_rows(ConvGradients<T> f, ConvShape s, int64_t n0, int64_t n
   Scratch<int32_t> taps(count);
   for (int64_t t = 0; t < count; ++t)
     taps[t] = static_cast<int32_t>(t / (s.r * s.s) * image.plane + t / s.s % s.r * s.dh * image.row + t % s.s * s.dw);
+  const int64_t tiles = block_count(s.k) * ((count + kTaps - 1) / kTaps);
   Scratch<A> dz(s.k * plane), sums((weights + s.k + L) * L);
   std::memset(sums, 0, (weights + s.k + L) * L * sizeof(A));
   for (int64_t n = n0; n < n1; ++n) {
@@ -157,7 +177,9 @@ bool weight_gradient_rows(ConvGradients<T> f, ConvShape s, int64_t n0, int64_t n
       A* sum = sums + (weights + k) * L;
       store<A>(sum, load(sum) + total);
     }
-    weight_gradient<A>(sums, dz, image.data, taps, s, {across, plane, 0, s.sh * image.row, L});
+    const int64_t results = n + 1 < n1 ? s.k * s.p * s.q : 0;
+    weight_gradient<A>(sums, dz, image.data, taps, s, {across, plane, 0, s.sh * image.row, L},
+                       Ahead(f.dy + (n + 1) * s.k * s.p * s.q, results * static_cast<int64_t>(sizeof(T)), tiles));
   }
   sum_lanes<A>(f.sums, sums, weights + s.k);
   A poison = 0;
