@@ -2,6 +2,7 @@
 // order of the outputs, and is written once; no zeros first, no scatter. Bill: dy and its offsets are read once from
 // memory (kh / sh times from cache), dx written once.
 #include "max_pool2d_planes.h"
+#include "max_pool2d_quads.h"
 
 namespace torchext::cpu::ISA {
 // The outputs [first, last) one of whose taps can be input p; next() goes from p to p + 1.
@@ -235,6 +236,12 @@ void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, PoolShape s
   constexpr int L = kLanes<acc_t<T>>;
   if (max_pool2d_planes<T>(s)) return unpool_planes(dx, dy, offsets, s, row0 / s.h, row1 / s.h);
   auto with = [&](auto unpool) { unpool(dx, dy, offsets, s, row0, row1); };
+  if (fits_in_quads<T>(s)) {  // a range may begin or end in the midst of a window
+    const int64_t first = (row0 + 1) / 2, last = std::max(first, row1 / 2);
+    unpool_pixels<T>(dx, dy, offsets, s, row0, std::min(row1, 2 * first));
+    unpool_quads<T>(dx, dy, offsets, s, first, last);
+    return unpool_pixels<T>(dx, dy, offsets, s, std::max(std::min(row1, 2 * first), 2 * last), row1);
+  }
   if (s.channels > 1) return with(unpool_pixels<T>);
   const bool undilated = s.dh == 1 && s.dw == 1;
   if (undilated && s.kh == 2 && s.kw == 2 && fits_in_pairs(s))

@@ -182,6 +182,7 @@ void max_pool2d(T* y, uint8_t* offsets, const T* x, PoolShape s, int64_t row0, i
   if (max_pool2d_planes<T>(s)) return pool_planes(y, offsets, x, s, row0 / s.oh, row1 / s.oh);
   auto with = [&](auto pool) { pool(y, offsets, x, s, row0, row1); };
   auto square = [&](int64_t k) { return s.kh == k && s.kw == k && s.dh == 1 && s.dw == 1; };
+  if (fits_in_quads<T>(s)) return with(pool_quads<T>);
   if (s.channels > 1)
     return square(2) ? with(pool_pixels<2, T>) : square(3) ? with(pool_pixels<3, T>) : with(pool_pixels<0, T>);
   if (square(2) && fits_in_pairs(s))
