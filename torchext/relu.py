@@ -22,9 +22,8 @@ from .conv2d import Conv2dFunction
 
 _is_compiling = torch.compiler.is_compiling
 _saving_hooks = torch._C._autograd._top_saved_tensors_default_hooks
-_rectified: tuple[weakref.ref[Tensor], int] | None = (
-    None  # what relu returned last of an unseen convolution: its version
-)
+# What relu made last of a convolution that nobody else can see, and its version. Held weakly, and asked for at once.
+_rectified: tuple[weakref.ref[Tensor], int] | None = None
 
 
 class _Counts(nn.Module):
