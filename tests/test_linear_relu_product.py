@@ -118,6 +118,15 @@ def test_auto_leaves_products_of_a_matrix_and_a_vector_to_stock():
     w = torch.ones(200, 300)
     with torchext.backend("auto"), torchext.record_routes() as routes:
         for rows in (1, 2):
-            for function in (F.linear, F.linear_relu):
-                assert (function(torch.ones(rows, 300), w) == 300).all()
-    assert [r.backend for r in routes] == ["stock", "stock", "native", "native"]
+            assert (F.linear_relu(torch.ones(rows, 300), w) == 300).all()
+    assert [r.backend for r in routes] == ["stock", "native"]
+
+
+@pytest.mark.parametrize("zen4", [False, True])
+def test_auto_leaves_wide_products_without_relu_to_stock_where_mkl_is_at_the_peak(monkeypatch, zen4):
+    monkeypatch.setattr(torchext.linear_relu, "_SMALL_WIDE", 1 << 23 if zen4 else torchext.linear_relu._SMALL)
+    with torchext.backend("auto"), torchext.record_routes() as routes:
+        for rows, columns in ((1, 200), (2, 200), (300, 16), (300, 200)):
+            assert (F.linear(torch.ones(rows, 300), torch.ones(columns, 300)) == 300).all()
+    wide = "stock" if zen4 else "native"
+    assert [r.backend for r in routes] == ["stock", wide, "native", "native"]
