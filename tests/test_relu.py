@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 
 import pytest
 import torch
@@ -39,8 +40,10 @@ def node_of(y):
 
 
 @pytest.fixture(autouse=True)
-def on_cpu_in_auto():
-    assert relu.UNSEEN and relu.UNSEEN_BY_MODULE, "this interpreter hides names: nothing would be fused"
+def names_show():
+    if not (relu.UNSEEN and relu.UNSEEN_BY_MODULE):
+        assert sys.version_info >= (3, 14), "before it borrowed references, Python counted every name"
+        pytest.skip("this interpreter hides names: nothing is fused")
 
 
 @pytest.mark.parametrize("last", [False, True])

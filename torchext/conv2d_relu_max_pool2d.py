@@ -34,24 +34,8 @@ def _fake(x, w, b, stride, padding, dilation, groups, pool_kernel, pool_stride, 
     return empty_image(x, w, shape), empty_image(x, w, shape, torch.uint8)
 
 
-def _fake_backward(
-    dy,
-    offsets,
-    y,
-    x,
-    w,
-    stride,
-    padding,
-    dilation,
-    groups,
-    kernel,
-    pool_stride,
-    pool_padding,
-    want_dx,
-    want_dw,
-    want_db,
-):
-    return fake_gradients(x, w, want_dx, want_dw, want_db)
+def _fake_backward(dy, offsets, y, x, w, *options):
+    return fake_gradients(x, w, *options[-3:])
 
 
 _forward = define(

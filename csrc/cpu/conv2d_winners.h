@@ -15,8 +15,10 @@ inline constexpr int64_t kWinnerImages = 8;  // a range's: fewer would be spent 
 // A winner's vector costs about what two of the dense product's do: its loads cross cache lines.
 template <typename A>
 inline bool prefers_winners(ConvShape s, const ConvPool& pool) {
+  constexpr int64_t kImage = 1 << 28;  // scalars: places in a few images are 32 bits
   const Patches<A> patches(s);
-  return s.groups == 1 && s.dw == 1 && s.r > 1 && 2 * pool.p * pool.q * patches.width <= s.p * s.q * patches.length;
+  return s.groups == 1 && s.dw == 1 && s.r > 1 && patches.image < kImage &&
+         2 * pool.p * pool.q * patches.width <= s.p * s.q * patches.length;
 }
 
 // f<N>() with the lanes of a patch's vectors.
