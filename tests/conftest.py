@@ -150,17 +150,32 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.long)
 
 
+@contextlib.contextmanager
+def on_isa(name):
+    before = torchext._C.cpu_isa()
+    torchext._C.use_cpu_isa(name)
+    try:
+        yield name
+    finally:
+        torchext._C.use_cpu_isa(before)
+
+
+@pytest.fixture(params=ISAS)
+def cpu_isa(request):
+    """Runs the test on one CPU instruction set after the other."""
+    with on_isa(request.param):
+        yield request.param
+
+
 @pytest.fixture
 def isa(request):
-    """Runs the test on one CPU instruction set after the other, and on the GPU kernels."""
+    """The same, and on the GPU kernels."""
     if request.param in GPU_KERNELS:
         with on_device_of(request.param), torchext.backend(OVERLOADS.get(request.param, "native")):
             yield request.param
         return
-    before = torchext._C.cpu_isa()
-    torchext._C.use_cpu_isa(request.param)
-    yield request.param
-    torchext._C.use_cpu_isa(before)
+    with on_isa(request.param):
+        yield request.param
 
 
 @pytest.fixture

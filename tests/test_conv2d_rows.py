@@ -19,14 +19,6 @@ SHAPES = {  # x, w, options: rows of 28 to 64 results, on every instruction set 
 }
 
 
-@pytest.fixture(params=torchext._C.cpu_isas())
-def cpu_isa(request):
-    before = torchext._C.cpu_isa()
-    torchext._C.use_cpu_isa(request.param)
-    yield request.param
-    torchext._C.use_cpu_isa(before)
-
-
 def leaves_of(x, w, dtype=torch.float32):
     return [torch.randn(s, dtype=torch.float64).to(dtype).requires_grad_() for s in (x, w, w[:1])]
 

@@ -27,14 +27,6 @@ def pooled(F, pool=2, pool_stride=None, pool_padding=0, **options):
     return lambda *xwb: F.conv2d_relu_max_pool2d(*xwb, **options, **pool)
 
 
-@pytest.fixture(params=torchext._C.cpu_isas())
-def cpu_isa(request):
-    before = torchext._C.cpu_isa()
-    torchext._C.use_cpu_isa(request.param)
-    yield request.param
-    torchext._C.use_cpu_isa(before)
-
-
 def leaves_of(x, w, dtype=torch.float32, last=False):
     leaves = [torch.randn(s, dtype=torch.float64).to(dtype) for s in (x, w, w[:1])]
     if last:

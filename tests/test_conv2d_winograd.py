@@ -10,12 +10,10 @@ from hypothesis import strategies as st
 from torch import library
 from torch.nn import functional as stock_F
 
-import torchext
 from torchext import _conv2d_plan
 from torchext.nn import functional as F
 
 LAST = torch.channels_last
-ISAS = torchext._C.cpu_isas()
 
 
 def stock_conv2d_relu(*args, **options):
@@ -28,14 +26,6 @@ FUNCTIONS = {"conv2d": (F.conv2d, stock_F.conv2d), "conv2d_relu": (F.conv2d_relu
 @pytest.fixture(params=FUNCTIONS)
 def pair(request):
     return FUNCTIONS[request.param]
-
-
-@pytest.fixture(params=ISAS)
-def cpu_isa(request):
-    before = torchext._C.cpu_isa()
-    torchext._C.use_cpu_isa(request.param)
-    yield request.param
-    torchext._C.use_cpu_isa(before)
 
 
 def leaves_of(n, c, h, w, k, side, bias=True):

@@ -14,14 +14,6 @@ DEEP = (1, 2, 7, 8, 9, 17, 131, 133, 263, 264, 265, 529)
 BLOCKS = [(257, 40, 31), (31, 40, 505), (300, 10, 520), (70, 1024, 20), (20, 512, 70)]
 
 
-@pytest.fixture(params=torchext._C.cpu_isas())
-def native_isa(request):
-    before = torchext._C.cpu_isa()
-    torchext._C.use_cpu_isa(request.param)
-    yield
-    torchext._C.use_cpu_isa(before)
-
-
 def product(dtype, m, k, n, relu=True):
     """linear_relu and all of its gradients, by our kernels, by stock's and in float64; of small whole numbers."""
     torch.manual_seed(m * 5003 + k * 71 + n)
@@ -42,14 +34,14 @@ def assert_exact(dtype, m, k, n, relu=True):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_every_number_of_rows_and_columns(native_isa, dtype):
+def test_every_number_of_rows_and_columns(cpu_isa, dtype):
     for m in ROWS:
         for n in COLUMNS:
             assert_exact(dtype, m, 10, n, relu=(m + n) % 2 == 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_every_depth(native_isa, dtype):
+def test_every_depth(cpu_isa, dtype):
     for k in DEEP:
         for m, n in ((5, 29), (29, 5)):
             assert_exact(dtype, m, k, n)
@@ -58,12 +50,12 @@ def test_every_depth(native_isa, dtype):
 
 
 @pytest.mark.parametrize("m, k, n", BLOCKS)
-def test_several_blocks_of_rows_columns_and_depth(native_isa, m, k, n):
+def test_several_blocks_of_rows_columns_and_depth(cpu_isa, m, k, n):
     assert_exact(torch.float32, m, k, n)
     assert_exact(torch.bfloat16, m, k, n)
 
 
-def test_blocks_of_all_three_at_once(native_isa):
+def test_blocks_of_all_three_at_once(cpu_isa):
     assert_exact(torch.float32, 259, 300, 507)  # not bfloat16: but on AVX2 a library's, which rounds before the bias
 
 
@@ -81,7 +73,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("x_layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("w_layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("m, k, n", [(13, 70, 30), (30, 300, 13), (3, 1, 5), (1, 6, 1)])
-def test_operands_of_any_layout(native_isa, x_layout, w_layout, m, k, n):
+def test_operands_of_any_layout(cpu_isa, x_layout, w_layout, m, k, n):
     x, w, b, dy = (torch.randn(*s) for s in ((m, k), (n, k), (n,), (m, n)))
     x, w = x_layout(x), w_layout(w)
     got = (ops.linear(x, w, b), *ops.linear_backward(dy, x, w, None, True, True, True))
@@ -91,7 +83,7 @@ def test_operands_of_any_layout(native_isa, x_layout, w_layout, m, k, n):
 
 
 @pytest.mark.parametrize("m, k, n", [(2000, 30, 40), (40, 30, 2000), (300, 600, 130), (64, 784, 500), (513, 300, 10)])
-def test_the_number_of_threads_does_not_show_in_a_single_bit(threads, native_isa, m, k, n):
+def test_the_number_of_threads_does_not_show_in_a_single_bit(threads, cpu_isa, m, k, n):
     x, w, b, dy = (torch.randn(*s) for s in ((m, k), (n, k), (n,), (m, n)))
     results = []
     for count in (1, 2, 3, 4):
@@ -101,7 +93,7 @@ def test_the_number_of_threads_does_not_show_in_a_single_bit(threads, native_isa
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other))
 
 
-def test_nan_and_infinity_stay_in_their_rows_and_columns(native_isa):
+def test_nan_and_infinity_stay_in_their_rows_and_columns(cpu_isa):
     x, w, b = torch.randn(30, 20), torch.randn(50, 20), torch.randn(50)
     x[7, 3], w[31, 4], b[49] = float("nan"), float("inf"), float("nan")
     want = torch.nn.functional.linear(x.double(), w.double(), b.double()).relu()

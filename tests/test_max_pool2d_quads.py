@@ -5,18 +5,9 @@ import torch
 from conftest import DTYPES
 from torch.nn import functional as stock_F
 
-import torchext
 from torchext.nn import functional as F
 
 LAST = torch.channels_last
-
-
-@pytest.fixture(params=torchext._C.cpu_isas())
-def cpu_isa(request):
-    before = torchext._C.cpu_isa()
-    torchext._C.use_cpu_isa(request.param)
-    yield request.param
-    torchext._C.use_cpu_isa(before)
 
 
 def assert_as_stock(x):

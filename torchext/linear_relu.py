@@ -109,6 +109,8 @@ _WHY_STOCK = "stock measured faster at this size"
 
 
 def _stock_is_faster(x, w, relu) -> bool:
+    if _route._backend != "auto" or type(x) not in PLAIN or type(w) not in PLAIN:
+        return False
     shape = w.shape
     if len(shape) != 2:
         return False
@@ -165,12 +167,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         >>> F.linear(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -1.0]]))
         tensor([[-1.]])
     """
-    if (
-        _route._backend == "auto"
-        and type(input) in PLAIN
-        and type(weight) in PLAIN
-        and _stock_is_faster(input, weight, False)
-    ):
+    if _stock_is_faster(input, weight, relu=False):
         return _at_once("linear", _stock_linear, input, weight, bias)
     why = _why_stock(input, weight, bias)
     if why is not None:
@@ -192,12 +189,7 @@ def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
         >>> F.linear_relu(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -1.0], [1.0, 1.0]]))
         tensor([[0., 3.]])
     """
-    if (
-        _route._backend == "auto"
-        and type(input) in PLAIN
-        and type(weight) in PLAIN
-        and _stock_is_faster(input, weight, True)
-    ):
+    if _stock_is_faster(input, weight, relu=True):
         return _at_once("linear_relu", _stock_linear_relu, input, weight, bias)
     why = _why_stock(input, weight, bias)
     if why is not None:
