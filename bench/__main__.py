@@ -36,6 +36,7 @@ def measure(arguments: list[str]) -> int:
         "--compile", choices=("none", "typical", "all"), default="typical", help="rows to torch.compile"
     )
     parser.add_argument("--long", action="store_true", help="on a CPU also the sizes meant for a GPU: minutes each")
+    parser.add_argument("--only", default="", help="rows whose name holds this, as pytest's -k takes it")
     parser.add_argument("--out", type=Path, default=results.FRESH, help="where the JSON goes")
     options = parser.parse_args(arguments)
     unknown = set(options.ops) - set(known)
@@ -59,6 +60,7 @@ def run(files: list[str], threads: int, device: str, options: argparse.Namespace
         f"--seconds={options.seconds}",
         f"--compile={options.compile}",
         *(["--long"] if options.long else []),
+        *(["-k", options.only] if options.only else []),
     ]
     quiet = ["-q", "--no-header", "--benchmark-quiet", "--tb=line", "-p", "no:cacheprovider", "-p", "no:randomly"]
     command = [sys.executable, "-m", "pytest", *files, *chosen, *quiet, f"--benchmark-json={path}"]

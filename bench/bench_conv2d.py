@@ -78,6 +78,11 @@ def onednn(after):
     return Peer(run, trains=False)
 
 
+def cudnn_conv2d_relu(x, w, b, padding=0):
+    """cuDNN's convolution with bias and ReLU; torch has no backward for it."""
+    return torch.cudnn_convolution_relu(x, w, b, [1, 1], [padding, padding], [1, 1], 1)
+
+
 test_conv2d = bench(
     "conv2d",
     sizes=SIZES,
@@ -91,7 +96,12 @@ test_conv2d_relu = bench(
     sizes=SIZES,
     label=label,
     tensors=tensors,
-    providers={"stock": stock_conv2d_relu, "torchext": ours.conv2d_relu, "oneDNN fused": onednn("relu")},
+    providers={
+        "stock": stock_conv2d_relu,
+        "torchext": ours.conv2d_relu,
+        "oneDNN fused": onednn("relu"),
+        "cuDNN fused": Peer(cudnn_conv2d_relu, trains=False),
+    },
     cost=cost,
 )
 test_conv2d_relu_max_pool2d = bench(

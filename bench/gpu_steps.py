@@ -60,9 +60,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("backend", nargs="*", help="native and triton by default")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--dtype", action="append", help="one of its dtypes; may be given again; all by default")
     options = parser.parse_args()
     for backend in options.backend or ["native", *(["triton"] if _route.triton() else [])]:
-        for dtype in DTYPES:
+        for dtype in [getattr(torch, name) for name in options.dtype or []] or DTYPES:
             with torchext.backend(backend), torchext.record_routes() as routes:
                 for step in steps(dtype, options.device):
                     if not all(t.isfinite().all() for t in step.run()):

@@ -131,13 +131,16 @@ def bench(
         exact: (y, *tensors, **options) -> the right result in float64; stock's own in float64 if None. Takes y as
             a random op chose what it keeps.
     """
-    cases = [Case(op, s, label(*s.shape, **s.options), tensors, providers, cost, exact) for s in sizes]
 
-    @pytest.mark.parametrize("case", cases, ids=str)
+    def case(size: Size) -> Case:
+        return Case(op, size, label(*size.shape, **size.options), tensors, providers, cost, exact)
+
+    @pytest.mark.parametrize("case", [case(size) for size in sizes], ids=str)
     def test(case, measure_op):
         measure_op(case)
 
     test.__doc__ = f"Measures {op}."
+    test.case = case  # for who measures the op at sizes of his own
     return test
 
 

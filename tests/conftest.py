@@ -17,7 +17,7 @@ if not GPU:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before our Triton kernels are imported: they run on CPU tensors
 
 import torchext  # noqa: E402
-from torchext import _route  # noqa: E402
+from torchext import _op, _route  # noqa: E402
 
 hypothesis.settings.register_profile(
     "torchext", derandomize=True, deadline=None, max_examples=40, suppress_health_check=list(hypothesis.HealthCheck)
@@ -29,7 +29,7 @@ ISAS = torchext._C.cpu_isas() if torchext._C else []
 ROOT = Path(__file__).parent.parent
 CUDA = {path.stem for path in (ROOT / "csrc/cuda").glob("*.cu")}
 GPU_KERNELS = {  # where GPU kernels run here: the ops that have one
-    "cuda": CUDA if GPU and _route.gpu else set(),
+    "cuda": {stem for stem, serving in _op.GPU.items() if GPU and serving == "native"},
     "simt": CUDA if _route.simt() else set(),  # the same on the CPU
     "triton": {path.stem for path in (ROOT / "kernels").glob("*.py")} if _route.triton() else set(),
 }

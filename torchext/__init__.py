@@ -18,11 +18,11 @@ except ImportError as error:
     warnings.warn(f"torchext: every op is served by stock torch, since {_route._missing}", stacklevel=2)
 
 from . import nn  # declares every op's schema; the kernels above may be registered before it
-from ._op import on_gpu
+from ._op import find_gpu_kernels
 from ._route import Choice, backend, record_routes
 from .accelerate import accelerate
 from .explain import Explanation, explain
 
-_route.gpu = on_gpu()
+find_gpu_kernels()
 __version__ = "0.1.0"
 __all__ = ["Choice", "Explanation", "accelerate", "backend", "explain", "nn", "record_routes"]

@@ -10,7 +10,7 @@ import torch
 
 import torchext
 
-from . import _route
+from . import _op, _route
 
 
 def info() -> int:
@@ -30,7 +30,7 @@ def info() -> int:
 def _cuda() -> str:
     if torch.version.cuda is None:
         return f"no: torch {torch.__version__} is built without CUDA"
-    if not _route.gpu:
+    if "native" not in _op.GPU.values():
         return "no: this build of torchext has no CUDA kernels (USE_CUDA=1 builds them or says why not)"
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU here"
 

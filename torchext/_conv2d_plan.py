@@ -101,7 +101,7 @@ def few_images_are_librarys(x, w, stride) -> bool:
 
 def plan(x, w, b, stride, padding, dilation, groups, pooled=False):
     """(stride, padding, dilation, groups, algorithm) and the output size; or why stock must serve it, and None."""
-    why = _route.why_stock(x, w, b)
+    why = _route.why_stock("conv2d_relu_max_pool2d" if pooled else "conv2d", x, w, b)
     if why is not None:
         return why, None
     if torch.is_autocast_enabled("cpu" if x.is_cpu else "cuda"):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, library
 
 LIB = library.Library("torchext", "DEF")
-OPS: list[str] = []
-CPU_ONLY: set[str] = set()  # of these: a GPU's tensors go to stock, and a build for GPUs has no kernel
+OPS: dict[str, list[str]] = {}  # by stem, the file that declares them
+CPU_ONLY: set[str] = set()  # stems that have no GPU kernel: a GPU's tensors go to stock
+GPU: dict[str, str] = {}  # by stem, what serves a GPU's tensors here: "native", or "triton" where no CUDA was built
 
 SERVED: dict[str, set[str]] = {"simt": set(), "triton": set()}  # by each backend, the ops that have an overload of it
 _CHOOSERS: list[Callable[[str], None]] = []
@@ -25,9 +28,10 @@ def define(name: str, signature: str, fake: Callable, cpu_only: bool = False) ->
     for overload in ("", ".simt", ".triton"):
         LIB.define(name + overload + signature)
         library.register_fake(f"torchext::{name}{overload}", fake, lib=LIB)
-    OPS.append(name)
+    stem = fake.__module__.rpartition(".")[2]
+    OPS.setdefault(stem, []).append(name)
     if cpu_only:
-        CPU_ONLY.add(name)
+        CPU_ONLY.add(stem)
     packet = getattr(torch.ops.torchext, name)
     overload = packet.default
 
@@ -36,7 +40,7 @@ def define(name: str, signature: str, fake: Callable, cpu_only: bool = False) ->
 
     def choose(backend: str) -> None:
         nonlocal overload
-        served = backend in SERVED and any(_has_kernel(f"{name}.{backend}", key) for key in ("CPU", "CUDA"))
+        served = backend in SERVED and any(_has_kernel(f"torchext::{name}.{backend}", key) for key in ("CPU", "CUDA"))
         overload = getattr(packet, backend if served else "default")
         if served:
             SERVED[backend].add(name)
@@ -46,12 +50,30 @@ def define(name: str, signature: str, fake: Callable, cpu_only: bool = False) ->
 
 
 def _has_kernel(name: str, key: str) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(f"torchext::{name}", key)
+    return torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
 
 
-def on_gpu() -> bool:
-    """Whether this build has the CUDA kernels of every op that is to have one."""
-    return all(_has_kernel(name, "CUDA") for name in OPS if name not in CPU_ONLY)
+def find_gpu_kernels() -> None:
+    """Fills GPU. An op without CUDA kernels in this build is served by Triton, wherever torch and Triton know CUDA."""
+    triton = torch.version.cuda is not None and importlib.util.find_spec("triton") is not None
+    for stem, names in OPS.items():
+        missing = [name for name in names if not _has_kernel(f"torchext::{name}", "CUDA")]
+        if not missing:
+            GPU[stem] = "native"
+        elif triton and stem not in CPU_ONLY:
+            for name in missing:
+                LIB.impl(name, _by_triton(name), "CUDA")
+            GPU[stem] = "triton"
+
+
+def _by_triton(name: str) -> Callable:
+    """The op's launcher of kernels/, loaded by the first call: 0.3 s that an import of torchext does not take."""
+
+    def kernel(*args):
+        importlib.import_module("torchext.kernels")
+        return getattr(torch.ops.torchext, name).triton(*args)
+
+    return kernel
 
 
 def use(backend: str) -> None:

@@ -24,7 +24,6 @@ _STRIDED = torch.strided
 _functorch_active = torch._C._are_functorch_transforms_active
 _forward_ad = torch.autograd.forward_ad
 _backend = "auto"
-gpu = False  # whether every op has a CUDA kernel in this build
 _missing: str | None = None  # why torchext._C could not be loaded
 _record: list[Choice] | None = None
 
@@ -126,28 +125,31 @@ def _fuses_later() -> bool:
 _fuses_later._dynamo_marked_constant = True  # torch.compiler.assume_constant_result, which would import Dynamo (1 s)
 
 
-def why_stock(first: Tensor, *others: Tensor | None) -> str | None:
-    """Why our kernels cannot take these tensors; None if they can. On every call's path: 0.6 us."""
+def why_stock(stem: str, first: Tensor, *others: Tensor | None) -> str | None:
+    """Why our kernels of an op cannot take these tensors; None if they can. On every call's path: 0.6 us."""
     if torch.compiler.is_dynamo_compiling() and _fuses_later():
         return 'torch.compile(backend="torchext") puts ours in its place'
     if _functorch_active() or _forward_ad._current_level >= 0 or _backend == "stock":
         return _why_now()
     if type(first) not in PLAIN:
-        return _why_tensor(first)
+        return _why_tensor(stem, first)
     cpu = first.is_cpu
-    if not (cpu or _on_gpu(first)) or first.layout is not _STRIDED or first.dtype not in FLOATS:
-        return _why_tensor(first)
+    if not (cpu or (first.is_cuda and _serves_gpu(stem))) or first.layout is not _STRIDED or first.dtype not in FLOATS:
+        return _why_tensor(stem, first)
     dtype = first.dtype
     for t in others:
         if t is not None and (
             type(t) not in PLAIN or t.dtype is not dtype or t.is_cpu is not cpu or t.layout is not _STRIDED
         ):
-            return _why_tensor(t) or f"mixed dtypes or devices: {dtype} {first.device}, {t.dtype} {t.device}"
+            return _why_tensor(stem, t) or f"mixed dtypes or devices: {dtype} {first.device}, {t.dtype} {t.device}"
     return _why_cpu() if cpu else _why_devices(first, *others)
 
 
-def _on_gpu(t: Tensor) -> bool:
-    return t.is_cuda and (_backend == "triton" or (gpu and _backend != "simt"))
+def _serves_gpu(stem: str) -> bool:
+    """Whether a kernel of ours can be called with tensors on a GPU."""
+    if _backend == "auto":
+        return stem in _op.GPU
+    return _backend == "triton" or (_backend == "native" and _op.GPU.get(stem) == "native")
 
 
 def _why_cpu() -> str | None:
@@ -169,11 +171,11 @@ def _why_now() -> str:
     return 'backend("stock") asked for it'
 
 
-def _why_tensor(t: Tensor) -> str | None:
+def _why_tensor(stem: str, t: Tensor) -> str | None:
     if type(t) not in PLAIN:
         return f"{type(t).__name__} is not a plain tensor"
-    if not t.is_cpu and not _on_gpu(t):
-        return f"no kernel for device {t.device.type!r}"
+    if not t.is_cpu and not (t.is_cuda and _serves_gpu(stem)):
+        return f"no kernel for device {t.device.type!r}" + (" in this build" if t.is_cuda else "")
     if t.layout is not _STRIDED:
         return f"no kernel for layout {t.layout}"
     return None if t.dtype in FLOATS else f"no kernel for {t.dtype}"
@@ -184,12 +186,18 @@ def auto() -> bool:
     return _backend == "auto"
 
 
-def note(op: str, why: str | None = None) -> None:
-    """Records the choice, if anybody asked."""
+def note_stock(op: str, why: str) -> None:
+    """Records that stock serves a call, if anybody asked."""
     if _record is not None:
-        served = op.startswith(tuple(_op.SERVED.get(_backend, ())))  # a function is named after its op
-        ours = _backend if served else "native"
-        _record.append(Choice(op, ours if why is None else "stock", why or "", _layer))
+        _record.append(Choice(op, "stock", why, _layer))
+
+
+def note_ours(op: str, stem: str, input: Tensor) -> None:
+    """Records that the kernels of `stem` serve a call, and by which backend, if anybody asked."""
+    if _record is not None:
+        ours = _op.GPU[stem] if input.is_cuda else "native"
+        served = not _op.SERVED.get(_backend, set()).isdisjoint(_op.OPS[stem])
+        _record.append(Choice(op, _backend if served else ours, "", _layer))
 
 
 def enter(module: torch.nn.Module) -> None:
@@ -201,7 +209,7 @@ def enter(module: torch.nn.Module) -> None:
 
 def stock(op: str, why: str, wants: str, function: Callable, **arguments: Any) -> Any:
     """Serves the call by stock; where stock refuses, the error says what we expected and got, then what torch said."""
-    note(op, why)
+    note_stock(op, why)
     try:
         return function(**arguments)
     except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:

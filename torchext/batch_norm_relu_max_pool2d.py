@@ -91,7 +91,7 @@ _WANTS = (
 
 def _why_composed(x, statistics, w, b, training, momentum, eps) -> str | None:
     """Why our kernel cannot normalise this; None if it can."""
-    why = _route.why_stock(x, w, b, *statistics)
+    why = _route.why_stock("batch_norm_relu_max_pool2d", x, w, b, *statistics)
     if why is not None:
         return why
     if not x.is_cpu:
@@ -184,7 +184,7 @@ def batch_norm_relu_max_pool2d(
         arguments |= dict(zip(POOL_OPTIONS, pool))
         why = why or "a pooling only stock takes"
         return _route.stock("batch_norm_relu_max_pool2d", why, _WANTS, _composed, **arguments)
-    _route.note("batch_norm_relu_max_pool2d")
+    _route.note_ours("batch_norm_relu_max_pool2d", "batch_norm_relu_max_pool2d", input)
     oh, ow, window = plan
     channels_last = is_channels_last(input)
     if wants_grad(input, weight, bias):

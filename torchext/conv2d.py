@@ -136,7 +136,7 @@ def conv2d(
     if out is None:
         options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         return _route.stock("conv2d", geometry, WANTS, F.conv2d, input=input, weight=weight, bias=bias, **options)
-    _route.note("conv2d")
+    _route.note_ours("conv2d", "conv2d", input)
     if wants_grad(input, weight, bias):
         return Conv2dFunction.call(input, weight, bias, geometry)
     return _conv2d(input, weight, bias, *geometry)
@@ -163,7 +163,7 @@ def conv2d_relu(
         return _route.stock(
             "conv2d_relu", geometry, WANTS, _stock_conv2d_relu, input=input, weight=weight, bias=bias, **options
         )
-    _route.note("conv2d_relu")
+    _route.note_ours("conv2d_relu", "conv2d", input)
     if wants_grad(input, weight, bias):
         return Conv2dReLUFunction.call(input, weight, bias, geometry)
     return conv2d_relu_forward(input, weight, bias, *geometry)

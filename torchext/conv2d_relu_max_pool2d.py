@@ -160,7 +160,7 @@ def conv2d_relu_max_pool2d(
     together = gradient and geometry[4] == WINOGRAD and pays_together(input, geometry, windows, out, pool_ceil_mode)
     if not together and not prefers_direct(input, weight, geometry, windows):
         return max_pool2d(conv2d_relu(input, weight, bias, stride, padding, dilation, groups), *pool)
-    _route.note("conv2d_relu_max_pool2d")
+    _route.note_ours("conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d", input)
     if gradient:
         return Conv2dReLUMaxPool2dFunction.call(input, weight, bias, geometry, windows, pool_ceil_mode)
     return _forward(input, weight, bias, *geometry[:4], *windows, pool_ceil_mode)[0]

@@ -111,11 +111,11 @@ _WANTS = (
 
 
 def _why_stock(x, target, weight, ignore_index, label_smoothing, reduction) -> str | None:
-    why = _route.why_stock(x, weight)
+    why = _route.why_stock("cross_entropy", x, weight)
     if why is not None:
         return why
     if type(target) not in PLAIN or target.is_cpu is not x.is_cpu or (target.is_cuda and target.device != x.device):
-        return _route._why_tensor(target) or "target on another device"
+        return _route._why_tensor("cross_entropy", target) or "target on another device"
     sizes, target_sizes = x.shape, target.shape
     dims = len(sizes)
     if target.dtype is torch.int64:
@@ -183,7 +183,7 @@ def cross_entropy(
         and not _is_compiling()
     ):
         if _route._record is not None:
-            _route.note("cross_entropy", _WHY_TINY)
+            _route.note_stock("cross_entropy", _WHY_TINY)
         try:
             return _stock(input, target, weight, _REDUCTIONS[reduction], ignore_index, label_smoothing)
         except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
@@ -198,7 +198,7 @@ def cross_entropy(
             "cross_entropy", why, _WANTS, F.cross_entropy, input=input, target=target, weight=weight,
             ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing,
         )  # fmt: skip
-    _route.note("cross_entropy")
+    _route.note_ours("cross_entropy", "cross_entropy", input)
     options = ignore_index, label_smoothing, _REDUCTIONS[reduction]
     try:
         if wants_grad(input, target):

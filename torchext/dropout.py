@@ -96,7 +96,7 @@ NOT_TRAINING, FASTER = "not training: the input itself", f"stock is the faster o
 
 def why_stock(x: Tensor, p: float) -> str | None:
     """Why a call in training is stock's; None if our kernel can serve it."""
-    why = _route.why_stock(x)
+    why = _route.why_stock("dropout", x)
     if why is not None:
         return why
     if not isinstance(p, float) or not 0.0 < p < 1.0:
@@ -150,13 +150,13 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         True
     """
     if not training or _is_small(input):
-        _route.note("dropout", FASTER if training else NOT_TRAINING)
+        _route.note_stock("dropout", FASTER if training else NOT_TRAINING)
         plain = type(input) is Tensor and not inplace and 0.0 <= p <= 1.0  # what F.dropout would look at first
         return torch.dropout(input, p, training) if plain else F.dropout(input, p, training, inplace)
     why = why_stock(input, p)
     if why is not None:
         return _route.stock("dropout", why, WANTS, F.dropout, input=input, p=p, training=training, inplace=inplace)
-    _route.note("dropout")
+    _route.note_ours("dropout", "dropout", input)
     return (_in_place if inplace else _out_of_place)(input, p, 1 / (1 - p), 0.0, 0.0)
 
 
@@ -173,13 +173,13 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
         True
     """
     if not training or _is_small(input):
-        _route.note("alpha_dropout", FASTER if training else NOT_TRAINING)
+        _route.note_stock("alpha_dropout", FASTER if training else NOT_TRAINING)
         return F.alpha_dropout(input, p, training, inplace)
     why = why_stock(input, p)
     if why is not None:
         arguments = {"input": input, "p": p, "training": training, "inplace": inplace}
         return _route.stock("alpha_dropout", why, WANTS, F.alpha_dropout, **arguments)
-    _route.note("alpha_dropout")
+    _route.note_ours("alpha_dropout", "dropout", input)
     return (_in_place if inplace else _out_of_place)(input, p, *alpha_coefficients(p))
 
 

@@ -30,12 +30,12 @@ def _serve(name, stock, ranks, input, p, training, inplace):
     """`ranks` maps the ranks of input that are ours to the number of dimensions that have each a draw of their own."""
     leading = ranks.get(input.dim())
     if not training or _is_small(input, leading):
-        _route.note(name, FASTER if training else NOT_TRAINING)
+        _route.note_stock(name, FASTER if training else NOT_TRAINING)
         return stock(input, p, training, inplace)
     why = _why_stock(input, p, leading)
     if why is not None:
         return _route.stock(name, why, WANTS, stock, input=input, p=p, training=training, inplace=inplace)
-    _route.note(name)
+    _route.note_ours(name, "dropout", input)
     noise = _dropout(_channels(input, leading), draw_seed(input), p, 1 / (1 - p), 0.0, 0.0)
     return input.mul_(noise) if inplace else input * noise
 
@@ -73,13 +73,13 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
     """
     leading = 2 if input.dim() >= 2 else None
     if not training or _is_small(input, leading):
-        _route.note("feature_alpha_dropout", FASTER if training else NOT_TRAINING)
+        _route.note_stock("feature_alpha_dropout", FASTER if training else NOT_TRAINING)
         return F.feature_alpha_dropout(input, p, training, inplace)
     why = _why_stock(input, p, leading)
     if why is not None:
         arguments = {"input": input, "p": p, "training": training, "inplace": inplace}
         return _route.stock("feature_alpha_dropout", why, WANTS, F.feature_alpha_dropout, **arguments)
-    _route.note("feature_alpha_dropout")
+    _route.note_ours("feature_alpha_dropout", "dropout", input)
     scale, shift, fill = alpha_coefficients(p)
     ones, seed = _channels(input, 2), draw_seed(input)
     noise = _dropout(ones, seed, p, scale, 0.0, 0.0)

@@ -121,13 +121,13 @@ _WANTS = (
 
 
 def _why_stock(x, w, target, b, weight, reduction, ignore_index, label_smoothing) -> str | None:
-    why = _route.why_stock(x, w, b, weight)
+    why = _route.why_stock("linear_cross_entropy", x, w, b, weight)
     if why is not None:
         return why
     if torch.is_autocast_enabled("cpu" if x.is_cpu else "cuda"):
         return "under autocast"
     if type(target) not in PLAIN or target.device != x.device:
-        return _route._why_tensor(target) or "target on another device"
+        return _route._why_tensor("linear_cross_entropy", target) or "target on another device"
     if (
         w.dim() < 2
         or x.dim() not in ((1, 2) if w.dim() == 2 else (2,))
@@ -226,7 +226,7 @@ def linear_cross_entropy(
             linear_bias=linear_bias, weight=weight, reduction=reduction, ignore_index=ignore_index,
             label_smoothing=label_smoothing, options=options,
         )  # fmt: skip
-    _route.note("linear_cross_entropy")
+    _route.note_ours("linear_cross_entropy", "linear_cross_entropy", input)
     x, t = (input, target) if input.dim() == 2 else (input.unsqueeze(0), target.unsqueeze(0))
     call = x, linear_weight, linear_bias, t, weight
     ignored = -100 if ignore_index is None else ignore_index

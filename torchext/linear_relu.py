@@ -125,7 +125,7 @@ def _stock_is_faster(x, w, relu) -> bool:
 def _at_once(op, stock, input, weight, bias) -> Tensor:
     """`_route.stock` without its keywords, which take 1 us of calls that take 50."""
     if _route._record is not None:
-        _route.note(op, _WHY_STOCK)
+        _route.note_stock(op, _WHY_STOCK)
     try:
         return stock(input, weight, bias)
     except RuntimeError as error:
@@ -133,7 +133,7 @@ def _at_once(op, stock, input, weight, bias) -> Tensor:
 
 
 def _why_stock(x, w, b) -> str | None:
-    why = _route.why_stock(x, w, b)
+    why = _route.why_stock("linear_relu", x, w, b)
     if why is not None:
         return why
     if torch.is_autocast_enabled("cpu" if x.is_cpu else "cuda"):
@@ -172,7 +172,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     why = _why_stock(input, weight, bias)
     if why is not None:
         return _route.stock("linear", why, _WANTS, F.linear, input=input, weight=weight, bias=bias)
-    _route.note("linear")
+    _route.note_ours("linear", "linear_relu", input)
     if wants_grad(input, weight, bias):
         return LinearFunction.call(input, weight, bias)
     return _forward(_linear, input, weight, bias)
@@ -194,7 +194,7 @@ def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
     why = _why_stock(input, weight, bias)
     if why is not None:
         return _route.stock("linear_relu", why, _WANTS, _stock_linear_relu, input=input, weight=weight, bias=bias)
-    _route.note("linear_relu")
+    _route.note_ours("linear_relu", "linear_relu", input)
     if wants_grad(input, weight, bias):
         return LinearReLUFunction.call(input, weight, bias)
     return _forward(_linear_relu, input, weight, bias)

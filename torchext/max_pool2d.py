@@ -138,7 +138,7 @@ _WHY_SMALL = "stock measured faster on few elements"
 
 def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, convolution=None):
     if _route.auto() and type(input) in _route.PLAIN and input.numel() <= _SMALL[0][0]:
-        _route.note(op, _WHY_SMALL)
+        _route.note_stock(op, _WHY_SMALL)
         try:
             if return_indices:
                 return F.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
@@ -148,7 +148,7 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
         except (RuntimeError, TypeError, NotImplementedError) as error:
             window = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
             raise _route.refusal(op, _WANTS, error, input=input, **window, ceil_mode=ceil_mode) from None
-    why = _route.why_stock(input)
+    why = _route.why_stock("max_pool2d", input)
     if why is None:
         channels_last, gradient = is_channels_last(input), wants_grad(input)
         if _route.auto() and input.numel() <= _SMALL[1 if channels_last else 0][gradient]:
@@ -170,7 +170,7 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
             op, why, _WANTS, F.max_pool2d, input=input, kernel_size=kernel_size, stride=stride, padding=padding,
             dilation=dilation, ceil_mode=ceil_mode, return_indices=return_indices,
         )  # fmt: skip
-    _route.note(op)
+    _route.note_ours(op, "max_pool2d", input)
     if gradient:
         if convolution is not None and not return_indices:
             from .conv2d_relu_max_pool2d import pool_of  # which is made of this module

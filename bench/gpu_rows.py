@@ -1,0 +1,238 @@
+"""The evidence for a GPU's routes: stock, native and Triton side by side over the sizes of bench/gpu_sizes.py.
+
+    python -m bench.gpu_rows OUT.json [--seconds S] [--op OP ...]
+
+Of each row and provider: microseconds on the device, from replays of a CUDA graph, and of an eager call, Python and
+launches included; of forward alone (no gradient wanted) and of forward with backward. OUT.json is written after each
+row; a second run goes on where the first one ended. `--warm I/N` runs each N-th row once with Triton and takes no time:
+several processes fill Triton's cache at once. On a CPU there are no graphs: the dry run of the tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import torchext
+from torchext import _route
+
+from . import environment, roof
+from .clock import captured
+from .gpu_sizes import cases
+from .harness import OURS, STOCK, Case, Peer
+
+FORWARD, TRAINING = "forward", "training"
+BACKENDS = {STOCK: "stock", "native": "native", "triton": "triton", "auto": "auto"}
+ROUNDS, REPLAYS = 3, 7
+LONG = 2e-3  # seconds that one timed piece of work should take
+
+
+def function_of(case: Case, provider: str) -> Callable:
+    return case.bind(case.providers[STOCK if provider == STOCK else OURS])
+
+
+def phases(case: Case, provider: str, tensors: list[Tensor], dy: Tensor) -> dict[str, Callable[[], object]]:
+    """What is timed: forward where nothing wants a gradient, and forward with backward."""
+    function, leaves = function_of(case, provider), [t for t in tensors if t.requires_grad]
+    frozen = [t.detach() for t in tensors]
+
+    def training() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(function(*tensors), leaves, dy)
+
+    return {FORWARD: lambda: function(*frozen), TRAINING: training}
+
+
+def call_us(run: Callable[[], object], repeats: int) -> float:
+    """Microseconds of one eager call amid others: the longer of what the host and what the device takes."""
+    synchronize()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    synchronize()
+    return 1e6 * (time.perf_counter() - start) / repeats
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def device_us(run: Callable[[], object], repeats: int) -> float:
+    """Microseconds on the device: several runs in one graph, replayed; of the CPU, which has no graphs, of one run."""
+    if not torch.cuda.is_available():
+        return call_us(run, 1)
+
+    def several() -> None:
+        for _ in range(repeats):
+            run()
+
+    (replay,) = captured(several).phases.values()
+    found = []
+    for _ in range(REPLAYS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        replay(None)
+        end.record()
+        end.synchronize()
+        found.append(1e3 * start.elapsed_time(end) / repeats)
+    return statistics.median(found)
+
+
+def results(case: Case, provider: str, tensors: list[Tensor], dy: Tensor) -> list[Tensor]:
+    torch.manual_seed(0)
+    y = function_of(case, provider)(*tensors)
+    return [y.detach(), *torch.autograd.grad(y, [t for t in tensors if t.requires_grad], dy)]
+
+
+def distance(ours: list[Tensor], stock: list[Tensor]) -> float:
+    """Largest norm of a difference beside its tensor's; judging is the tests', this shows a wrong kernel."""
+    norms = [((a.double() - b.double()).norm() / b.double().norm().clamp_min(1e-30)) for a, b in zip(ours, stock)]
+    return round(float(torch.stack(norms).max()), 8)
+
+
+def measure(case: Case, device: str, providers: list[str], top: roof.Roof) -> dict:
+    with torch.device(device):
+        tensors = case.inputs(device)
+    floor = case.floor()
+    dtype = case.identity()["dtype"]
+    row = {**case.identity(), "shape": case.size.shape, "floor_us": {
+        FORWARD: round(1e6 * top.seconds(floor.forward, dtype), 2),
+        TRAINING: round(1e6 * top.seconds(floor.forward + floor.backward, dtype), 2),
+    }}  # fmt: skip
+    dy = torch.ones_like(function_of(case, STOCK)(*tensors).detach())
+    runs, want = {}, results(case, STOCK, tensors, dy)
+    for name in providers:
+        try:
+            with torchext.backend(BACKENDS[name]), torchext.record_routes() as routes:
+                got = results(case, name, tensors, dy)
+            row[name] = {"route": "+".join(sorted({route.backend for route in routes})) or STOCK}
+            if case.op != "dropout":
+                row[name]["error"] = distance(got, want)
+            runs[name] = phases(case, name, tensors, dy)
+            del got
+        except Exception as error:
+            row[name] = {"failed": f"{type(error).__name__}: {str(error)[:300]}"}
+    del want
+    peers = {n: p for n, p in case.providers.items() if isinstance(p, Peer) and n.endswith("fused") and not p.trains}
+    frozen = [t.detach() for t in tensors]
+    for name, peer in peers.items():
+        try:
+            case.bind(peer.function)(*frozen)
+        except Exception:
+            continue  # for another device
+        runs[name] = {FORWARD: lambda run=case.bind(peer.function): run(*frozen)}
+        row[name] = {"route": name}
+    for mode in (FORWARD, TRAINING):
+        time_mode(row, {name: run[mode] for name, run in runs.items() if mode in run}, mode)
+    return row
+
+
+def time_mode(row: dict, runs: dict[str, Callable], mode: str) -> None:
+    """Adds each provider's two figures; the eager calls take turns, so that whatever the host does hits all alike."""
+    repeats, calls = {}, {name: [] for name in runs}
+    for name, run in runs.items():
+        with torchext.backend(BACKENDS.get(name, "auto")):
+            call_us(run, 3)
+            repeats[name] = max(1, min(50, int(1e6 * LONG / call_us(run, 5))))
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            with torchext.backend(BACKENDS.get(name, "auto")):
+                calls[name].append(call_us(run, repeats[name]))
+    for name, run in runs.items():
+        row[name][f"{mode}_call"] = round(statistics.median(calls[name]), 2)
+        try:
+            with torchext.backend(BACKENDS.get(name, "auto")):
+                row[name][f"{mode}_device"] = round(device_us(run, min(20, repeats[name])), 2)
+        except Exception as error:
+            row[name]["uncaptured"] = f"{type(error).__name__}: {str(error)[:300]}"
+
+
+def line(row: dict) -> str:
+    """The row on one line: device/call microseconds of forward with backward, how many times faster than stock."""
+    name = " ".join([row["op"], row["size"], row["dtype"], "nhwc" if row["layout"] == "channels_last" else ""])
+    parts = [f"{name:62s} floor {row['floor_us'][TRAINING]:8.1f}"]
+    for provider in (p for p in BACKENDS if p in row):
+        entry, stock = row[provider], row[STOCK]
+        if "failed" in entry:
+            parts.append(f"{provider} FAILED {entry['failed'][:70]}")
+            continue
+        pair = [entry.get(f"{TRAINING}_{kind}", float("nan")) for kind in ("device", "call")]
+        ratios = [stock.get(f"{TRAINING}_{kind}", float("nan")) / t for kind, t in zip(("device", "call"), pair)]
+        shown = "" if provider == STOCK else f" {ratios[0]:5.2f}x {ratios[1]:5.2f}x err {entry.get('error', 0):.0e}"
+        parts.append(f"{provider} {pair[0]:8.1f} {pair[1]:6.0f}{shown}")
+    return " | ".join(parts)
+
+
+def warm(device: str, chosen: list[Case], share: str) -> None:
+    """Each N-th row once with Triton; every configuration that may be tuned to is compiled, none is timed."""
+    index, count = map(int, share.split("/"))
+    for module in vars(_route.triton()).values():
+        for kernel in vars(module).values() if isinstance(module, type(json)) else ():
+            if hasattr(kernel, "configs"):
+                kernel.cache_results = False
+                kernel._do_bench = lambda run, quantiles=None, **_: (run(), [1.0] * len(quantiles or [0]))[1]
+    for case in chosen[index::count]:
+        with torch.device(device):
+            tensors = case.inputs(device)
+        dy = torch.ones_like(function_of(case, STOCK)(*tensors).detach())
+        try:
+            with torchext.backend("triton"):
+                results(case, "triton", tensors, dy)
+        except Exception as error:
+            print(f"{case}: {type(error).__name__}: {str(error)[:300]}", flush=True)
+    synchronize()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seconds", type=float, default=300, help="no row starts later than this")
+    parser.add_argument("--op", nargs="*", help="only these")
+    parser.add_argument("--every", type=int, default=1, help="only each so many-th row: a dry run")
+    parser.add_argument(
+        "--largest", type=float, default=float("inf"), help="no row of more floating-point work or bytes"
+    )
+    parser.add_argument("--providers", nargs="*", default=["stock", "native", "triton"], choices=BACKENDS)
+    parser.add_argument("--warm", metavar="I/N")
+    options = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.benchmark = True  # stock at its best
+    start = time.monotonic()
+    wanted = lambda case: not options.op or case.op in options.op
+    size_of = lambda case: max(case.floor().forward.bytes, case.floor().forward.flops)
+    chosen = [case for case in cases() if wanted(case) and size_of(case) <= options.largest][:: options.every]
+    if options.warm:
+        warm(device, chosen, options.warm)
+        return 0
+    known = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
+    top = roof.measure(device, (torch.float32, torch.bfloat16), 0.02)
+    done = {(r["op"], r["size"], r["dtype"], r["layout"]) for r in known["rows"]}
+    known |= {"environment": environment.describe(device), "roof": {"copy": top.copy, "gemm": top.gemm}}
+    print(
+        f"copy {top.copy[-1][1] / 1e12:.2f} TB/s, {', '.join(f'{k} {v / 1e12:.0f} TFLOP/s' for k, v in top.gemm.items())}"
+    )
+    for case in chosen:
+        identity = case.identity()
+        if tuple(identity[key] for key in ("op", "size", "dtype", "layout")) in done:
+            continue
+        if time.monotonic() - start > options.seconds:
+            print("out of time", flush=True)
+            return 1
+        row = measure(case, device, options.providers, top)
+        known["rows"].append(row)
+        print(line(row), flush=True)
+        options.out.write_text(json.dumps(known, separators=(",", ":")))
+        if device == "cuda":
+            torch.cuda.empty_cache()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
