@@ -27,13 +27,15 @@ hypothesis.settings.load_profile("torchext")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 ISAS = torchext._C.cpu_isas() if torchext._C else []
 ROOT = Path(__file__).parent.parent
+TRITON = bool(_route.triton()) and (GPU or _route.triton().INTERPRETED)  # whether its kernels run here
 CUDA = {path.stem for path in (ROOT / "csrc/cuda").glob("*.cu")}
 GPU_KERNELS = {  # where GPU kernels run here: the ops that have one
     "cuda": {stem for stem, serving in _op.GPU.items() if GPU and serving == "native"},
     "simt": CUDA if _route.simt() else set(),  # the same on the CPU
-    "triton": {path.stem for path in (ROOT / "kernels").glob("*.py")} if _route.triton() else set(),
+    "triton": {path.stem for path in (ROOT / "kernels").glob("*.py")} if TRITON else set(),
 }
 OVERLOADS = {"simt": "simt", "triton": "triton"}
+needs_triton = pytest.mark.skipif(not TRITON, reason="needs Triton, and a GPU or its interpreter")
 
 
 def on_device_of(isa):
@@ -176,6 +178,13 @@ def isa(request):
         return
     with on_isa(request.param):
         yield request.param
+
+
+@pytest.fixture
+def on_triton():
+    """Makes tensors where Triton's kernels run, and has them run."""
+    with on_device_of("triton"), torchext.backend("triton"):
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,6 +18,7 @@ INCLUDES = [f"-I{ROOT / 'csrc/simt'}", f"-I{Path(torch.__file__).parent / 'inclu
 COMPILE = [CXX, "-std=c++20", "-DTORCHEXT_SIMT", *INCLUDES, "-Wall", "-Wno-unknown-pragmas", "-x", "c++"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if os.getenv("SANITIZE") == "1" else []
 
+needs_compiler = pytest.mark.skipif(shutil.which(CXX) is None, reason=f"needs a C++ compiler: {CXX} is not here")
 needs_simt = pytest.mark.skipif(_route.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
 
 

@@ -1,7 +1,11 @@
 """The layout is the design: one stem per op, found in the same rooms everywhere; files short enough to read."""
 
+import functools
 import itertools
+import os
+import shutil
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -21,14 +25,30 @@ ROOMS = (
     "bench/bench_{stem}.py",
 )
 GPU_ROOMS = ("csrc/cuda/{stem}.cu", "kernels/{stem}.py", "tests/csrc/mutate_{stem}.cu")  # where it has such a kernel
+BUILT = (".*", "__pycache__", "build", "dist", "*.egg-info")
 LINES = 300
 
 
 def tracked(*patterns):
-    listing = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=False)
-    if listing.returncode != 0:
-        pytest.skip("not a git checkout: an unpacked source archive has no list of its files")
-    return set(listing.stdout.split())
+    """The files that match, as `git ls-files` takes patterns; of the tree's, where there is no git or no checkout."""
+    names = listed() if shutil.which("git") else None
+    return {name for name in names or lying() if any(fnmatch(name, pattern) for pattern in patterns)}
+
+
+@functools.cache
+def listed():
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return listing.stdout.split()  # nothing, where this is no checkout
+
+
+@functools.cache
+def lying():
+    """What lies in the tree, but what was built there."""
+    found = []
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [f for f in folders if not any(fnmatch(f, pattern) for pattern in BUILT)]
+        found += [(Path(folder) / f).relative_to(ROOT).as_posix() for f in files if not fnmatch(f, "*.so")]
+    return found
 
 
 @pytest.mark.parametrize("stem", STEMS)

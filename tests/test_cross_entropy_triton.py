@@ -4,27 +4,23 @@ import math
 
 import pytest
 import torch
+from conftest import TRITON
 from cross_entropy_cases import class_sizes, indices, probabilities
 from torch.nn import functional as stock_F
 
-import torchext
-from torchext import _route
 from torchext.nn import functional as F
 
-if _route.triton() is None:
-    pytest.skip("Triton is not installed", allow_module_level=True)
+if not TRITON:
+    pytest.skip("needs Triton, and a GPU or its interpreter", allow_module_level=True)
 
+from torchext.kernels import INTERPRETED
 from torchext.kernels import cross_entropy as kernels
 from torchext.kernels.cross_entropy_tile import forward_tile, logits
 
 # Rows: many, one and part of one a tile, its last step one class; planes: wide, narrow, and of many classes.
 SHAPES = [(130, 10), (3, 2048), (2, 4097), (3, 9, 515), (5, 2, 3), (1, 1025, 35)]
 
-
-@pytest.fixture(autouse=True)
-def triton():
-    with torchext.backend("triton"):
-        yield
+pytestmark = pytest.mark.usefixtures("on_triton")
 
 
 def compared(x, target, **options):
@@ -64,6 +60,7 @@ def test_programs_of_several_tiles_give_the_same_stats(shape, monkeypatch):
     assert torch.equal(results[0][1][:-1], results[1][1][:-1])
 
 
+@pytest.mark.skipif(not INTERPRETED, reason="on a GPU it ends the process's context, and all tests after it")
 @pytest.mark.parametrize("shape", [(3, 4), (2, 3000), (2, 4, 5), (4,)], ids=str)
 def test_an_index_out_of_range_fails_the_kernels_assertion(shape):
     positions, classes = class_sizes(shape)

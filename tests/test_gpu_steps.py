@@ -1,10 +1,11 @@
-"""The program that compute-sanitizer watches on a GPU runs here too: on csrc/simt, and Triton's kernels interpreted."""
+"""The program that compute-sanitizer watches agrees with stock: on a GPU; without one on csrc/simt, and interpreted."""
 
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import GPU, TRITON, on_device_of
 
 import torchext
 from torchext import _route
@@ -12,12 +13,14 @@ from torchext import _route
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench import gpu_steps
 
-HERE = [name for name, there in (("simt", _route.simt()), ("triton", _route.triton())) if there]
+HERE = [name for name, there in (("native", GPU and _route.gpu), ("simt", _route.simt()), ("triton", TRITON)) if there]
 
 
 @pytest.mark.parametrize("backend", HERE)
 def test_every_step_is_served_by_the_backend_and_agrees_with_stock(backend):
-    for step in gpu_steps.steps(torch.float32, "cpu"):
+    with on_device_of("cuda" if backend == "native" else backend):
+        device = torch.empty(0).device
+    for step in gpu_steps.steps(torch.float32, device):
         if "dropout" in step.name:
             continue  # its mask is not stock's
         with torchext.backend("stock"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import needs_triton
 
 import torchext
 from torchext import _route
@@ -57,8 +58,9 @@ def test_without_the_interpreter_the_cpu_is_served_by_stock_and_told_why():
     assert without_interpreter("-c", script) == "stock Triton needs a GPU, or TRITON_INTERPRET=1 before its import\n"
 
 
-def test_the_route_says_which_backend_served():
-    with torchext.backend("triton"), torchext.record_routes() as routes:
+@needs_triton
+def test_the_route_says_which_backend_served(on_triton):
+    with torchext.record_routes() as routes:
         F.dropout(torch.ones(1000))
     assert [route.backend for route in routes] == ["triton"]
 
@@ -79,8 +81,9 @@ def dot_kernel(a, b, c, N: tl.constexpr):
     tl.store(c + i, tile.dot(tl.load(a + i), tl.load(b + i), tl.zeros([N, N], tl.float32), "ieee"))
 
 
-def test_bfloat16_is_rounded_to_nearest_even_as_torch_does():
-    bits = torch.from_numpy(np.random.default_rng(0).integers(0, 2**32, 1 << 12, dtype=np.uint32).view(np.float32))
+@needs_triton
+def test_bfloat16_is_rounded_to_nearest_even_as_torch_does(on_triton):
+    bits = torch.as_tensor(np.random.default_rng(0).integers(0, 2**32, 1 << 12, dtype=np.uint32).view(np.float32))
     specials = [float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 3.4e38, 1 + 2**-8, 1 + 3 * 2**-8, 1e-40]
     bits[: len(specials)] = torch.tensor(specials)
     y = torch.empty(bits.shape, dtype=torch.bfloat16)
@@ -89,7 +92,8 @@ def test_bfloat16_is_rounded_to_nearest_even_as_torch_does():
     assert torch.equal(y[~bits.isnan()], bits.to(torch.bfloat16)[~bits.isnan()])
 
 
-def test_products_of_bfloat16_are_right_in_the_interpreter():
+@needs_triton
+def test_products_of_bfloat16_are_right(on_triton):
     a, b = torch.randn(2, 32, 32).to(torch.bfloat16)
     c = torch.empty(32, 32)
     dot_kernel[(1,)](a, b, c, 32)

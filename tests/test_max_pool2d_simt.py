@@ -29,7 +29,7 @@ def run(overload, x, window, last, dead=False):
     if dead:
         offsets = offsets.clone()
         offsets.flatten()[::3] = 255
-    dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(x.dtype)
+    dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(x)
     dx = op("max_pool2d_backward")(dy, offsets, last, *x.shape[-2:], *flat)
     assert op("max_pool2d")(x, last, False, oh, ow, *flat)[1].numel() == 0
     return y, offsets, indices, dx

@@ -4,13 +4,13 @@ import itertools
 
 import pytest
 import torch
+from conftest import TRITON, on_device_of
 from test_max_pool2d import NAN, WINDOWS, channels_last
 from test_max_pool2d_simt import run
 
-from torchext import _route
+if not TRITON:
+    pytest.skip("needs Triton, and a GPU or its interpreter", allow_module_level=True)
 
-if _route.triton() is None:
-    pytest.skip("Triton is not installed", allow_module_level=True)
 from torchext.kernels import max_pool2d as kernels
 
 APART = [(2, 8, 0, 1, False), (3, 4, 1, 1, False), (1, 1, 0, 1, False)]
@@ -18,9 +18,11 @@ APART = [(2, 8, 0, 1, False), (3, 4, 1, 1, False), (1, 1, 0, 1, False)]
 
 def assert_same_bits(x, window, last, dead=False):
     x = channels_last(x) if last else x
-    for ours, cpu in zip(run("triton", x, window, last, dead), run("default", x, window, last, dead)):
+    with on_device_of("triton"):
+        there = torch.empty(0).device
+    for ours, cpu in zip(run("triton", x.to(there), window, last, dead), run("default", x, window, last, dead)):
         assert ours.stride() == cpu.stride()
-        torch.testing.assert_close(ours, cpu, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(ours.cpu(), cpu, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("last", [False, True])

@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import nn as stock_nn
 from torch.nn import functional as stock_F
-from torch.testing._internal.common_methods_invocations import op_db
-from torch.testing._internal.common_modules import module_db
 
 import torchext
 from torchext import nn
 from torchext.nn import functional as F
+
+pytest.importorskip("expecttest", reason="torch.testing._internal needs expecttest")
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.common_modules import module_db
 
 DTYPES = (torch.float32, torch.float64)
 RANDOM = ("dropout", "dropout2d")
