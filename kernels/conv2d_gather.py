@@ -35,7 +35,8 @@ def terms_from(i0, channels, R: tl.constexpr, S: tl.constexpr, BK: tl.constexpr,
     """The same of BK terms from i0; where they share ONE tap, its row and column have one element."""
     if ONE:
         tap = tl.zeros([1], tl.int32) + i0 // channels
-        return i0 % channels + tl.arange(0, BK), tap // S, tap % S
+        c = i0 % channels + tl.arange(0, BK)  # consecutive: told, since Triton 3.6 does not see it and spills
+        return tl.max_contiguous(tl.multiple_of(c, BK), BK), tap // S, tap % S
     else:
         return term(i0 + tl.arange(0, BK), channels, R, S, LAST)
 
