@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from . import _route
+from . import _gpu_route, _route
 from ._conv2d_plan import DIRECT, WINOGRAD, pair
 
 
@@ -35,10 +35,17 @@ def pool_plan(kernel, stride, padding, dilation, ceil_mode, out):
 
 
 _SHARED = 96 << 10  # bytes that a GPU block stages at most: kDirectShared in csrc/cuda
-_DEPTH = 512  # taps times channels up to which we trust multiply-adds against a library's tensor cores; not measured
 
 
-def prefers_direct(x, w, geometry, windows) -> bool:
+def _is_faster_on_gpu(x, w, out) -> bool:
+    """Multiply-adds against a library's tensor cores, which win with the depth of the product."""
+    depth = w.shape[1:].numel()
+    kind = f"conv2d_relu_max_pool2d to {32 if depth <= 32 else 160} taps"
+    size = x.shape[0] * w.shape[0] * math.prod(out)
+    return depth <= 160 and _gpu_route.is_faster("conv2d_relu_max_pool2d", kind, x.dtype, size)
+
+
+def prefers_direct(x, w, geometry, out, windows) -> bool:
     """Whether the direct kernel serves it: on the CPU the measured rule, on a GPU where its smallest tile fits.
 
     That tile has one window's patch and the filters of 8 results, of one channel.
@@ -46,8 +53,8 @@ def prefers_direct(x, w, geometry, windows) -> bool:
     if x.is_cpu and _route._backend != "simt":
         return geometry[4] == DIRECT
     stride, _, dilation = geometry[:3]
-    _, group_c, *taps = w.shape
-    if _route.auto() and group_c * taps[0] * taps[1] > _DEPTH:
+    taps = w.shape[2:]
+    if _route.auto() and not _is_faster_on_gpu(x, w, out):
         return False
     rows, columns = (
         ((kernel + 1) // 2 * 2 - 1) * step + (count - 1) * apart + 1

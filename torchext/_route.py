@@ -19,7 +19,6 @@ BACKENDS = ("auto", "native", "triton", "simt", "stock")
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 PLAIN = (Tensor, torch.nn.Parameter)
-LIBRARY_ON_GPU = "not measured on a GPU yet, where the library is fast: torchext.backend('native') has ours"
 _STRIDED = torch.strided
 _functorch_active = torch._C._are_functorch_transforms_active
 _forward_ad = torch.autograd.forward_ad

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch._prims_common import suggest_memory_format
 from torch.nn import functional as F
 
-from . import _route
+from . import _gpu_route, _route
 from ._conv2d_plan import LIBRARY, WANTS, few_images_are_librarys, is_single, out_size, plan
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 
@@ -98,11 +98,13 @@ class Conv2dReLUFunction(Function):
 
 def _auto_plan(x, w, b, stride, *options):
     """The plan; in "auto" stock serves what no kernel of ours would: its own call to oneDNN has no detour."""
+    if _gpu_route.is_auto_on_gpu(x):
+        return _gpu_route.WHY, None
     if _route.auto() and few_images_are_librarys(x, w, stride):
         return _STOCK_IS_AS_FAST, None
     geometry, out = plan(x, w, b, stride, *options)
     if out is not None and geometry[4] == LIBRARY and _route.auto():
-        return _STOCK_IS_AS_FAST if x.is_cpu else _route.LIBRARY_ON_GPU, None
+        return _STOCK_IS_AS_FAST, None
     return geometry, out
 
 

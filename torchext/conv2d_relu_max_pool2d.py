@@ -158,7 +158,7 @@ def conv2d_relu_max_pool2d(
         return _route.stock("conv2d_relu_max_pool2d", why, _WANTS, _stock, **tensors, **options)
     gradient = wants_grad(input, weight, bias)
     together = gradient and geometry[4] == WINOGRAD and pays_together(input, geometry, windows, out, pool_ceil_mode)
-    if not together and not prefers_direct(input, weight, geometry, windows):
+    if not together and not prefers_direct(input, weight, geometry, out, windows):
         return max_pool2d(conv2d_relu(input, weight, bias, stride, padding, dilation, groups), *pool)
     _route.note_ours("conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d", input)
     if gradient:

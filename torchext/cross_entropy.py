@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import _reduction
 from torch.nn import functional as F
 
-from . import _route
+from . import _gpu_route, _route
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 from ._route import PLAIN
 
@@ -61,7 +61,23 @@ _WHY_TINY = "stock measured faster with gradient of so few logits"
 
 
 def _is_tiny_of_many(x):
-    return x.numel() <= _TINY_OF_MANY_CLASSES and x.is_cpu and x.dim() > 1 and x.shape[1] >= 16
+    return x.numel() <= _TINY_OF_MANY_CLASSES and x.dim() > 1 and x.shape[1] >= 16
+
+
+def _is_faster_on_gpu(x, target):
+    """Of class indices for rows of logits; other targets and planes were not measured there."""
+    size = x.numel()
+    if _gpu_route.is_small("cross_entropy", size) or x.dim() != 2 or target.dtype is not torch.int64:
+        return False
+    classes = x.shape[1]
+    kind = "cross_entropy to 32 classes" if classes <= 32 else "cross_entropy to 512 classes"
+    return _gpu_route.is_faster("cross_entropy", kind if classes <= 512 else "cross_entropy", x.dtype, size)
+
+
+def _stock_is_faster(x, target) -> bool:
+    if x.is_cuda:
+        return not _is_faster_on_gpu(x, target)
+    return x.requires_grad and (x.numel() <= _TINY or _is_tiny_of_many(x)) and _is_grad_enabled()
 
 
 def _target_gradient(dloss, x, target, weight, label_smoothing, reduction):
@@ -132,7 +148,7 @@ def _why_stock(x, target, weight, ignore_index, label_smoothing, reduction) -> s
         return "no classes" if classes == 0 else "a weight only stock takes"
     if reduction not in _REDUCTIONS or not 0 <= label_smoothing <= 1:
         return "options only stock takes"
-    return None
+    return _gpu_route.WHY if _gpu_route.is_auto_on_gpu(x) and not _is_faster_on_gpu(x, target) else None
 
 
 def cross_entropy(
@@ -175,15 +191,14 @@ def cross_entropy(
     if (
         _route._backend == "auto"
         and type(input) in PLAIN
-        and input.requires_grad
-        and (input.numel() <= _TINY or _is_tiny_of_many(input))
+        and type(target) in PLAIN
+        and _stock_is_faster(input, target)
         and reduction in _REDUCTIONS
         and size_average is reduce is None
-        and _is_grad_enabled()
         and not _is_compiling()
     ):
         if _route._record is not None:
-            _route.note_stock("cross_entropy", _WHY_TINY)
+            _route.note_stock("cross_entropy", _gpu_route.WHY if input.is_cuda else _WHY_TINY)
         try:
             return _stock(input, target, weight, _REDUCTIONS[reduction], ignore_index, label_smoothing)
         except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:

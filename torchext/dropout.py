@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import _route
+from . import _gpu_route, _route
 from ._op import Function, define, twice_differentiable, wants_grad
 
 
@@ -103,18 +103,26 @@ def why_stock(x: Tensor, p: float) -> str | None:
         return "no mask to draw: p is not strictly between 0 and 1"
     if x.is_nested or x.numel() == 0:
         return "no elements, or nested ones"
-    return None
+    return _gpu_route.WHY if _gpu_route.is_auto_on_gpu(x) and not _is_faster_on_gpu(x) else None
+
+
+def _is_faster_on_gpu(x) -> bool:
+    return _gpu_route.is_faster("dropout", "dropout", x.dtype, x.numel())
 
 
 def _is_small(x) -> bool:
-    return (
-        type(x) is Tensor
-        and x.requires_grad
-        and x.numel() < SMALL
-        and torch.is_grad_enabled()
-        and _route.auto()
-        and not torch.compiler.is_compiling()
-    )
+    if type(x) is not Tensor or not _route.auto() or torch.compiler.is_compiling():
+        return False
+    if x.is_cuda:
+        return not _is_faster_on_gpu(x)
+    return x.requires_grad and x.numel() < SMALL and torch.is_grad_enabled()
+
+
+def why_small(x, training) -> str:
+    """Why what :func:`_is_small` found, or evaluation, is stock's."""
+    if not training:
+        return NOT_TRAINING
+    return _gpu_route.WHY if x.is_cuda else FASTER
 
 
 def alpha_coefficients(p: float) -> tuple[float, float, float]:
@@ -150,7 +158,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         True
     """
     if not training or _is_small(input):
-        _route.note_stock("dropout", FASTER if training else NOT_TRAINING)
+        _route.note_stock("dropout", why_small(input, training))
         plain = type(input) is Tensor and not inplace and 0.0 <= p <= 1.0  # what F.dropout would look at first
         return torch.dropout(input, p, training) if plain else F.dropout(input, p, training, inplace)
     why = why_stock(input, p)
@@ -173,7 +181,7 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
         True
     """
     if not training or _is_small(input):
-        _route.note_stock("alpha_dropout", FASTER if training else NOT_TRAINING)
+        _route.note_stock("alpha_dropout", why_small(input, training))
         return F.alpha_dropout(input, p, training, inplace)
     why = why_stock(input, p)
     if why is not None:

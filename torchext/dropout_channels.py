@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import _route
-from .dropout import FASTER, NOT_TRAINING, SMALL, WANTS, _dropout, alpha_coefficients, draw_seed, why_stock
+from . import _gpu_route, _route
+from .dropout import SMALL, WANTS, _dropout, alpha_coefficients, draw_seed, why_small, why_stock
 
 
 def _channels(x, leading):
@@ -18,11 +18,15 @@ def _channels(x, leading):
 def _is_small(x, leading) -> bool:
     if not leading or not _route.auto() or torch.compiler.is_compiling():
         return False
+    if x.is_cuda:  # not measured there
+        return True
     shape = x.shape
     return (shape[0] if leading == 1 else shape[0] * shape[1]) < SMALL
 
 
 def _why_stock(x, p, leading) -> str | None:
+    if _gpu_route.is_auto_on_gpu(x):
+        return _gpu_route.WHY
     return why_stock(x, p) or (None if leading else "a rank on which stock warns or raises")
 
 
@@ -30,7 +34,7 @@ def _serve(name, stock, ranks, input, p, training, inplace):
     """`ranks` maps the ranks of input that are ours to the number of dimensions that have each a draw of their own."""
     leading = ranks.get(input.dim())
     if not training or _is_small(input, leading):
-        _route.note_stock(name, FASTER if training else NOT_TRAINING)
+        _route.note_stock(name, why_small(input, training))
         return stock(input, p, training, inplace)
     why = _why_stock(input, p, leading)
     if why is not None:
@@ -73,7 +77,7 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
     """
     leading = 2 if input.dim() >= 2 else None
     if not training or _is_small(input, leading):
-        _route.note_stock("feature_alpha_dropout", FASTER if training else NOT_TRAINING)
+        _route.note_stock("feature_alpha_dropout", why_small(input, training))
         return F.feature_alpha_dropout(input, p, training, inplace)
     why = _why_stock(input, p, leading)
     if why is not None:

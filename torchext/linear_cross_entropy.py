@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import _route
+from . import _gpu_route, _route
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 from ._route import PLAIN
 from .cross_entropy import _NONE, _REDUCTIONS
@@ -147,6 +147,8 @@ def _why_stock(x, w, target, b, weight, reduction, ignore_index, label_smoothing
         return "a weight only stock takes"
     if reduction not in _REDUCTIONS or not 0 <= label_smoothing <= 1:
         return "options only stock takes"
+    if _gpu_route.is_auto_on_gpu(x) and not _gpu_route.lacks_memory(x.shape[0] * w.shape[:-1].numel(), x.dtype):
+        return _gpu_route.WHY
     return None
 
 

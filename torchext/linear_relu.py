@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import _C, _route
+from . import _C, _gpu_route, _route
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 from ._route import PLAIN
 
@@ -114,18 +114,20 @@ def _stock_is_faster(x, w, relu) -> bool:
     shape = w.shape
     if len(shape) != 2:
         return False
+    if x.is_cuda:
+        return True
     columns, depth = shape
     size, dtype = x.numel(), x.dtype
     work, wide = size * columns, dtype is torch.float32 or dtype is torch.float64
     if not relu and work <= (_SMALL_HALF if not wide else _SMALL_WIDE if columns > _WIDE else _SMALL):
         return True
-    return x.is_cpu and ((size == depth and depth * columns > _SMALL_MATRIX) or (not wide and work > _LARGE_HALF))
+    return (size == depth and depth * columns > _SMALL_MATRIX) or (not wide and work > _LARGE_HALF)
 
 
 def _at_once(op, stock, input, weight, bias) -> Tensor:
     """`_route.stock` without its keywords, which take 1 us of calls that take 50."""
     if _route._record is not None:
-        _route.note_stock(op, _WHY_STOCK)
+        _route.note_stock(op, _gpu_route.WHY if input.is_cuda else _WHY_STOCK)
     try:
         return stock(input, weight, bias)
     except RuntimeError as error:
@@ -139,7 +141,7 @@ def _why_stock(x, w, b) -> str | None:
     if torch.is_autocast_enabled("cpu" if x.is_cpu else "cuda"):
         return "under autocast"
     if not x.is_cpu and _route.auto():
-        return _route.LIBRARY_ON_GPU
+        return _gpu_route.WHY
     x_shape, w_shape = x.shape, w.shape
     if len(w_shape) != 2 or not x_shape or x_shape[-1] != w_shape[1]:
         return "shapes only stock takes"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import _route
+from . import _gpu_route, _route
 from ._op import Function, define, twice_differentiable, wants_grad
 from .relu import UNSEEN, UNSEEN_BY_MODULE, convolution_under
 
@@ -136,9 +136,22 @@ _SMALL = ((4096, 8192), (32768, 65536))
 _WHY_SMALL = "stock measured faster on few elements"
 
 
+def _is_small(x) -> bool:
+    return _gpu_route.is_small("max_pool2d", x.numel()) if x.is_cuda else x.numel() <= _SMALL[0][0]
+
+
+def _is_faster_on_gpu(x, channels_last, window, return_indices) -> bool:
+    """Of windows of at most 3 x 3, those measured there; their indices are a pass of their own."""
+    kh, kw, sh, sw, _, _, dh, dw = window
+    if return_indices or max(kh, kw) > 3 or max(dh, dw) > 1:
+        return False
+    kind = "max_pool2d apart" if sh >= kh and sw >= kw else "max_pool2d overlapping"
+    return _gpu_route.is_faster("max_pool2d", kind + ", channels_last" * channels_last, x.dtype, x.numel())
+
+
 def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, convolution=None):
-    if _route.auto() and type(input) in _route.PLAIN and input.numel() <= _SMALL[0][0]:
-        _route.note_stock(op, _WHY_SMALL)
+    if _route.auto() and type(input) in _route.PLAIN and _is_small(input):
+        _route.note_stock(op, _gpu_route.WHY if input.is_cuda else _WHY_SMALL)
         try:
             if return_indices:
                 return F.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
@@ -151,7 +164,7 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
     why = _route.why_stock("max_pool2d", input)
     if why is None:
         channels_last, gradient = is_channels_last(input), wants_grad(input)
-        if _route.auto() and input.numel() <= _SMALL[1 if channels_last else 0][gradient]:
+        if _route.auto() and input.is_cpu and input.numel() <= _SMALL[1 if channels_last else 0][gradient]:
             why = _WHY_SMALL
     if why is None:
         shape = input.shape
@@ -165,6 +178,8 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
             oh = output_size(shape[-2], kh, sh, ph, dh, ceil_mode)
             ow = output_size(shape[-1], kw, sw, pw, dw, ceil_mode)
             why = None if oh >= 1 and ow >= 1 else "no output"
+            if _gpu_route.is_auto_on_gpu(input) and not _is_faster_on_gpu(input, channels_last, window, return_indices):
+                why = _gpu_route.WHY
     if why is not None:
         return _route.stock(
             op, why, _WANTS, F.max_pool2d, input=input, kernel_size=kernel_size, stride=stride, padding=padding,

@@ -1,0 +1,172 @@
+"""What "auto" takes on a GPU, without one: tensors of the CPU that say they are a GPU's, served by the CPU's kernels."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import torchext
+from torchext import _gpu_route, _op
+from torchext._gpu_route import NEVER, TABLE, Least, Row
+from torchext.nn import functional as F
+
+LAST = torch.channels_last
+STEMS = ("cross_entropy", "max_pool2d", "dropout", "conv2d_relu_max_pool2d")
+
+
+def image(*shape, layout=torch.contiguous_format):
+    return torch.randn(shape).contiguous(memory_format=layout).requires_grad_()
+
+
+def loss(rows, classes):
+    x, target = torch.randn(rows, classes, requires_grad=True), torch.randint(classes, (rows,))
+    return lambda: F.cross_entropy(x, target)
+
+
+def pool(*args, layout=torch.contiguous_format, **options):
+    x = image(2, 4, 8, 8, layout=layout)
+    return lambda: F.max_pool2d(x, *args, **options)
+
+
+def pooled_convolution(channels, side):
+    x, w = image(2, channels, 8, 8), torch.randn(4, channels, side, side, requires_grad=True)
+    return lambda: F.conv2d_relu_max_pool2d(x, w, pool_kernel_size=2)
+
+
+def linear():
+    x, w = torch.randn(8, 8, requires_grad=True), torch.randn(8, 8, requires_grad=True)
+    return x, w, torch.randint(8, (8,))
+
+
+# Of each kind of call in the table: one, and its size there.
+MEASURED = {
+    "cross_entropy to 32 classes": (loss(16, 32), 512),
+    "cross_entropy to 512 classes": (loss(16, 33), 528),
+    "cross_entropy": (loss(2, 513), 1026),
+    "max_pool2d apart": (pool(2), 512),
+    "max_pool2d apart, channels_last": (pool(2, layout=LAST), 512),
+    "max_pool2d overlapping": (pool(3, 2, 1), 512),
+    "max_pool2d overlapping, channels_last": (pool(3, 2, 1, layout=LAST), 512),
+    "dropout": (lambda: F.dropout(torch.ones(512, requires_grad=True)), 512),
+    "conv2d_relu_max_pool2d to 32 taps": (pooled_convolution(3, 3), 2 * 4 * 6 * 6),
+    "conv2d_relu_max_pool2d to 160 taps": (pooled_convolution(4, 3), 2 * 4 * 6 * 6),
+}
+UNMEASURED = {
+    "linear": lambda: F.linear(*linear()[:2]),
+    "linear_relu": lambda: F.linear_relu(*linear()[:2]),
+    "conv2d": lambda: F.conv2d(image(2, 3, 8, 8), image(4, 3, 3, 3)),
+    "conv2d_relu": lambda: F.conv2d_relu(image(2, 3, 8, 8), image(4, 3, 3, 3)),
+    "linear_cross_entropy": lambda: F.linear_cross_entropy(*linear()),
+    "dropout2d": lambda: F.dropout2d(image(2, 4, 8, 8)),
+    "max_pool2d with indices": pool(2, return_indices=True),
+    "max_pool2d of a large window": pool(4),
+    "max_pool2d dilated": pool(2, dilation=2),
+    "a deep pooled convolution": pooled_convolution(18, 3),
+    "cross_entropy of planes": lambda: F.cross_entropy(image(2, 3, 8, 8), torch.randint(3, (2, 8, 8))),
+    "cross_entropy of probabilities": lambda: F.cross_entropy(linear()[0], torch.rand(8, 8).softmax(1)),
+}
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Every tensor says that it is on a GPU; no call is captured; no row of the table counts until a test says so."""
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda t: True), raising=False)
+    monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda t: False), raising=False)
+    for stem in _op.OPS:
+        if stem not in _op.CPU_ONLY:
+            monkeypatch.setitem(_op.GPU, stem, "native")
+    monkeypatch.setattr(_gpu_route, "_is_capturing", lambda: False)
+    with torchext.backend("auto"):
+        yield monkeypatch
+
+
+def set_row(monkeypatch, kind, eager, graph=None):
+    """The table with one row alone."""
+    rows = {kind: Row(Least(eager, eager if graph is None else graph), Least(NEVER, NEVER))}
+    monkeypatch.setitem(TABLE, "native", rows)
+    stem = kind.split()[0].strip(",")
+    smallest = {other: Least(NEVER, NEVER) for other in STEMS} | {stem: _gpu_route._smallest(rows, stem)}
+    monkeypatch.setitem(_gpu_route._SMALLEST, "native", smallest)
+
+
+def routes(call):
+    with torchext.record_routes() as found:
+        call()
+    return {choice.backend for choice in found}
+
+
+@pytest.mark.parametrize("kind", MEASURED)
+def test_each_kind_of_call_is_ours_from_its_least_size_on(gpu, kind):
+    call, size = MEASURED[kind]
+    set_row(gpu, kind, size)
+    assert routes(call) == {"native"}
+    set_row(gpu, kind, size + 1)
+    assert routes(call) == {"stock"}
+
+
+@pytest.mark.parametrize("kind", MEASURED)
+def test_under_capture_the_devices_time_alone_decides(gpu, kind):
+    call, size = MEASURED[kind]
+    set_row(gpu, kind, NEVER, size)
+    assert routes(call) == {"stock"}
+    gpu.setattr(_gpu_route, "_is_capturing", lambda: True)
+    assert routes(call) == {"native"}
+    set_row(gpu, kind, NEVER, size + 1)
+    assert routes(call) == {"stock"}
+
+
+@pytest.mark.parametrize("name", UNMEASURED)
+def test_what_the_table_does_not_name_is_stocks(gpu, name):
+    rows = {kind: Row(Least(0, 0), Least(0, 0)) for kind in MEASURED}
+    gpu.setitem(TABLE, "native", rows)
+    gpu.setitem(_gpu_route._SMALLEST, "native", {stem: Least(0, 0) for stem in STEMS})
+    with torchext.record_routes() as found:
+        UNMEASURED[name]()
+    chosen = {(choice.op, choice.backend) for choice in found if choice.op != "max_pool2d" or "max_pool2d" in name}
+    assert {backend for _, backend in chosen} == {"stock"}, chosen
+
+
+@pytest.mark.parametrize("missing", STEMS)
+def test_an_op_without_kernels_sends_only_itself_to_stock(gpu, missing):
+    gpu.delitem(_op.GPU, missing)
+    gpu.setitem(TABLE, "native", {kind: Row(Least(0, 0), Least(0, 0)) for kind in MEASURED})
+    gpu.setitem(_gpu_route._SMALLEST, "native", {stem: Least(0, 0) for stem in STEMS})
+    for kind, (call, _) in MEASURED.items():
+        if kind.split()[0].strip(",") == missing:
+            assert "native" not in routes(call) or missing == "conv2d_relu_max_pool2d"
+        elif missing not in kind:
+            assert routes(call) == {"native"}, kind
+
+
+def test_every_row_of_the_table_is_tried_here():
+    assert set().union(*TABLE.values()) <= set(MEASURED)
+    for rows in TABLE.values():
+        assert all(least.graph <= least.eager for row in rows.values() for least in row)
+
+
+def test_where_no_cuda_was_built_triton_serves():
+    """In an interpreter whose torch says it knows CUDA: each op gets a CUDA kernel, the launcher of its own."""
+    script = """
+import torch
+torch.version.cuda = "13.0"
+import torchext
+from torchext import _op
+ours = {stem for stem in _op.OPS if stem not in _op.CPU_ONLY}
+native = {stem for stem in ours if _op.GPU[stem] == "native"}
+assert set(_op.GPU) == ours, _op.GPU
+for stem in ours - native:
+    assert _op.GPU[stem] == "triton"
+    for name in _op.OPS[stem]:
+        assert _op._has_kernel(f"torchext::{name}", "CUDA"), name
+import torchext.kernels
+for stem in ours:
+    for name in _op.OPS[stem]:
+        assert _op._has_kernel(f"torchext::{name}.triton", "CPU"), name
+x = torch.randn(4, 8)
+got = _op._by_triton("linear_relu")(x, torch.eye(8), None)
+assert torch.equal(got, x.relu())
+"""
+    environment = {"TRITON_INTERPRET": "1", "PATH": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

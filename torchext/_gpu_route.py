@@ -1,0 +1,116 @@
+"""What "auto" gives to our kernels on a GPU: one table of measured sizes. What no row of it names is stock's.
+
+Ours take less of a GPU's time from small sizes on, but more of the host's: an autograd.Function in Python. So each kind
+of call has two sizes from which ours is never slower: `eager`, where the GPU is busy for longer than the host needs for
+our call; and `graph`, of calls captured in a CUDA graph, where the host's time does not count. Measured forward with
+backward on an H100 by bench/gpu_rows.py: bench/results/nvidia-h100-80gb-hbm3.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _op, _route
+
+NEVER = 1 << 62
+WHY = "stock measured faster at this size on a GPU: torchext.backend('native') has ours"
+
+
+class Least(NamedTuple):
+    """Elements from which ours is the faster one."""
+
+    eager: int
+    graph: int
+
+
+class Row(NamedTuple):
+    """Of one kind of call: of 4 or 8 bytes an element, and of 2."""
+
+    wide: Least
+    half: Least
+
+
+_SELDOM = Least(NEVER, NEVER)
+# By what serves the op's GPU tensors, then by the kind of call. Sizes: logits; elements of the pooled map; elements;
+# of a pooled convolution the elements before pooling.
+TABLE: dict[str, dict[str, Row]] = {
+    "native": {
+        "cross_entropy to 32 classes": Row(Least(1 << 21, 1 << 9), Least(1 << 22, 1 << 12)),
+        "cross_entropy to 512 classes": Row(Least(1 << 24, 1 << 12), Least(1 << 25, 1 << 18)),
+        "cross_entropy": Row(Least(3 << 23, 1 << 15), Least(1 << 26, 1 << 17)),
+        "max_pool2d apart": Row(Least(1 << 25, 1 << 14), Least(1 << 25, 1 << 17)),
+        "max_pool2d apart, channels_last": Row(Least(1 << 25, 1 << 14), Least(1 << 25, 1 << 17)),
+        "max_pool2d overlapping, channels_last": Row(Least(1 << 24, 1 << 14), Least(1 << 24, 1 << 17)),
+        "dropout": Row(Least(1 << 26, 1 << 23), Least(1 << 27, 1 << 24)),
+        "conv2d_relu_max_pool2d to 32 taps": Row(Least(1 << 17, 1 << 17), Least(1 << 24, 1 << 24)),
+        "conv2d_relu_max_pool2d to 160 taps": Row(Least(1 << 19, 1 << 19), _SELDOM),
+    },
+    "triton": {
+        "cross_entropy to 32 classes": Row(Least(1 << 23, 1 << 13), Least(1 << 24, 1 << 13)),
+        "cross_entropy to 512 classes": Row(Least(1 << 26, 1 << 19), Least(1 << 27, 1 << 19)),
+        "cross_entropy": Row(Least(1 << 27, 1 << 16), Least(1 << 28, 1 << 18)),
+        "max_pool2d apart": Row(Least(NEVER, 1 << 22), Least(NEVER, 1 << 22)),
+        "max_pool2d apart, channels_last": Row(Least(1 << 27, 1 << 14), Least(1 << 26, 1 << 17)),
+        "max_pool2d overlapping": Row(Least(1 << 26, 1 << 20), Least(1 << 26, 1 << 22)),
+        "max_pool2d overlapping, channels_last": Row(Least(1 << 26, 1 << 14), Least(1 << 26, 1 << 17)),
+        "dropout": Row(Least(1 << 28, 1 << 24), Least(1 << 28, 1 << 24)),
+        "conv2d_relu_max_pool2d to 32 taps": Row(Least(1 << 25, 1 << 17), Least(1 << 25, 1 << 24)),
+    },
+}
+
+
+def _no_capture() -> bool:
+    return False
+
+
+_is_capturing = torch.cuda.is_current_stream_capturing if torch.version.cuda else _no_capture
+
+
+def is_faster(stem: str, kind: str, dtype: torch.dtype, size: int) -> bool:
+    """Whether "auto" takes ours for a call of that kind on a GPU."""
+    row = TABLE[_op.GPU[stem]].get(kind) if stem in _op.GPU else None
+    if row is None:
+        return False
+    eager, graph = row[dtype.itemsize == 2]
+    return size >= eager or (size >= graph and _captures())
+
+
+def _captures() -> bool:
+    return not torch.compiler.is_compiling() and _is_capturing()
+
+
+def _smallest(rows: dict[str, Row], stem: str) -> Least:
+    """The sizes below which no call of the op is ours, whatever its kind."""
+    leasts = [least for kind, row in rows.items() if kind.split()[0].strip(",") == stem for least in row]
+    return Least(*(min(getattr(least, field) for least in leasts) for field in Least._fields))
+
+
+_SMALLEST = {
+    backend: {stem: _smallest(rows, stem) for stem in {kind.split()[0].strip(",") for kind in rows}}
+    for backend, rows in TABLE.items()
+}
+
+
+def is_small(stem: str, size: int) -> bool:
+    """Whether a call is stock's by its size alone: what is asked before its arguments are looked at."""
+    if stem not in _op.GPU:
+        return True
+    eager, graph = _SMALLEST[_op.GPU[stem]][stem]
+    return size < graph or (size < eager and not _captures())
+
+
+def is_auto_on_gpu(x: object) -> bool:
+    """Whether this table decides."""
+    return _route._backend == "auto" and isinstance(x, Tensor) and x.is_cuda
+
+
+def lacks_memory(size: int, dtype: torch.dtype) -> bool:
+    """Whether so many logits, their logarithms and their gradient do not fit beside what the GPU holds now."""
+    needed = 3 * size * dtype.itemsize
+    if needed < 1 << 32 or torch.compiler.is_compiling() or not torch.version.cuda or _captures():
+        return False
+    free, _ = torch.cuda.mem_get_info()
+    return needed > free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
