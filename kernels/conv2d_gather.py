@@ -9,9 +9,7 @@ import triton
 import triton.language as tl
 
 from .product import finished
-from .tile import dot, rounded
-
-OUTSIDE = tl.constexpr(-(2**30))  # a row no image has, nor gets by adding taps: that of pixels past the last
+from .tile import OUTSIDE, again, dot, rounded
 
 
 @triton.jit
@@ -79,11 +77,20 @@ def gather_product_kernel(
             inside &= (i < terms)[:, None]
         at = x_at[None, :] + (c * x_c + r.to(tl.int64) * x_h + s.to(tl.int64) * x_w)[:, None]
         sum = dot(weights, tl.load(x + at, inside, 0), sum, PRECISION)
+    pixel = again(tile_n).to(INDEX) * BN + tl.arange(0, BN)
+    n, u, v = place(pixel, height, width)
     channel = group * rows + row
     b = None if bias is None else tl.load(bias + channel, row < rows, 0).to(ACC)[:, None]
     result = rounded(finished(sum, b, RELU), y.dtype.element_ty)
     y_at = channel[:, None] * y_c + (n * y_n + u.to(tl.int64) * y_h + v.to(tl.int64) * y_w)[None, :]
     tl.store(y + y_at, result, (row < rows)[:, None] & (pixel < pixels)[None, :])
+
+
+@triton.jit
+def share(work, tiles_m, tiles_n, groups):
+    """Row and column of the tile, group and piece of a program of weight_gradient_kernel."""
+    rest = work // tiles_m // tiles_n
+    return work % tiles_m, work // tiles_m % tiles_n, (rest % groups).to(tl.int64), rest // groups
 
 
 @triton.jit
@@ -96,9 +103,8 @@ def weight_gradient_kernel(
     """dw [pieces, groups * rows, terms]; a piece is the sum over `depth` pixels."""
     columns = channels * R * S
     tiles_m, tiles_n = tl.cdiv(rows, BM), tl.cdiv(columns, BN)
-    work = tl.program_id(0)
-    tile_m, tile_n, work = work % tiles_m, work // tiles_m % tiles_n, work // tiles_m // tiles_n
-    group, piece = (work % groups).to(tl.int64), (work // groups).to(INDEX)
+    tile_m, tile_n, group, piece = share(tl.program_id(0), tiles_m, tiles_n, groups)
+    piece = piece.to(INDEX)
     row, column = tile_m * BM + tl.arange(0, BM), tile_n * BN + tl.arange(0, BN)
     c, r, s = term(column, channels, R, S, LAST)
     r, s = r * tap_h, s * tap_w
@@ -116,5 +122,7 @@ def weight_gradient_kernel(
         at = x_at[:, None] + (n * x_n + h0.to(tl.int64) * x_h + w0.to(tl.int64) * x_w)[None, :]
         image = tl.load(x + at, inside & (column < columns)[:, None], 0)
         sum = dot(gradient, image.T, sum, PRECISION)
+    tile_m, tile_n, group, piece = share(again(tl.program_id(0)), tiles_m, tiles_n, groups)
+    row, column = tile_m * BM + tl.arange(0, BM), tile_n * BN + tl.arange(0, BN)
     to = dw + ((piece.to(tl.int64) * groups + group) * rows + row)[:, None] * columns + column[None, :]
     tl.store(to, rounded(sum, dw.dtype.element_ty), (row < rows)[:, None] & (column < columns)[None, :])

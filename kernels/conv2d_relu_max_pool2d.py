@@ -32,7 +32,7 @@ from .conv2d_relu_max_pool2d_gradients import (
 from .launch import accumulator, autotune, implements, launch
 from .max_pool2d import DEAD, better
 from .product import precision
-from .tile import dot, rounded
+from .tile import again, dot, rounded
 
 PARTS = 256  # of the results, for dw: about two programs a multiprocessor; one number for all devices, for equal sums
 PARTIAL = 1 << 22  # elements that all parts may take, but for the first 16
@@ -72,6 +72,7 @@ def conv2d_relu_max_pool2d_kernel(
             z = dot(a, b, z, PRECISION)
         best, tap = better(best, tap, z, m, inside[:, None])
     dead = best <= 0
+    n, i, j, at = place(again(tl.program_id(0)), yh, yw, POS)
     to = (n * yn + i.to(tl.int64) * yp + j.to(tl.int64) * yq)[:, None] + (k.to(tl.int64) * yk)[None, :]
     inside = (at < count)[:, None] & k_inside[None, :]
     tl.store(y + to, rounded(tl.where(dead, 0.0, best), y.dtype.element_ty), inside)

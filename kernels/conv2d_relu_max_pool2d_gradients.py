@@ -6,7 +6,7 @@ import triton.language as tl
 from .conv2d_patches import CONFIGS, patches, place
 from .launch import autotune
 from .max_pool2d import DEAD
-from .tile import dot, rounded
+from .tile import OUTSIDE, again, dot, rounded
 
 
 @triton.jit
@@ -82,6 +82,7 @@ def conv2d_relu_max_pool2d_dx_kernel(
     WIDE: tl.constexpr = (POOL_W - 1) // POOL_SW + 1
     blocks: tl.constexpr = (GROUP_C + C - 1) // C
     n, row, column, at = place(tl.program_id(0), h, w, POS)
+    row = tl.where(at < count, row, OUTSIDE)
     group = tl.program_id(1) // blocks
     c = tl.program_id(1) % blocks * C + tl.arange(0, C)
     sum = tl.zeros([POS, C], ACC)
@@ -91,7 +92,7 @@ def conv2d_relu_max_pool2d_dx_kernel(
         p, q = down // SH, right // SW
         i, j = (p + POOL_PH) // POOL_SH - window // WIDE, (q + POOL_PW) // POOL_SW - window % WIDE
         a, b = p + POOL_PH - i * POOL_SH, q + POOL_PW - j * POOL_SW  # z's tap in that window
-        inside = (at < count) & (down >= 0) & (right >= 0) & (down % SH == 0) & (right % SW == 0) & (p < zh) & (q < zw)
+        inside = (down >= 0) & (right >= 0) & (down % SH == 0) & (right % SW == 0) & (p < zh) & (q < zw)
         inside = inside & (i >= 0) & (i < yh) & (j >= 0) & (j < yw) & (a < POOL_H) & (b < POOL_W)
         start = n * yn + i.to(tl.int64) * yp + j.to(tl.int64) * yq
         for first in range(0, GROUP_K, CHUNK):
@@ -105,6 +106,7 @@ def conv2d_relu_max_pool2d_dx_kernel(
             weights = weight + (k * TAPS)[:, None] + (c * R * S + rs)[None, :]
             weights = tl.load(weights, k_inside[:, None] & (c < GROUP_C)[None, :], other=0)
             sum = dot(dz, weights, sum, PRECISION)
+    n, row, column, at = place(again(tl.program_id(0)), h, w, POS)
     to = n * xn + row.to(tl.int64) * xh + column.to(tl.int64) * xw
     to = to[:, None] + ((group * GROUP_C + c).to(tl.int64) * xc)[None, :]
     tl.store(dx + to, rounded(sum, dx.dtype.element_ty), (at < count)[:, None] & (c < GROUP_C)[None, :])

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+OUTSIDE = tl.constexpr(-(2**30))  # a row no image has, nor gets by adding taps: that of pixels past the last
 
 
 @triton.jit
@@ -40,6 +41,18 @@ def dot(a, b, sum, precision: tl.constexpr):
 def multiple(value, BY: tl.constexpr):
     """value, a multiple of BY, which the compiler then knows: it asks an argument only whether 16 divides it."""
     return value // BY * BY
+
+
+@triton.jit
+def again(value):
+    """value, not recognised: the places that follow from it are computed again behind a loop, not held over it.
+
+    Held, they take the registers that Triton 3.6 lacks on sm_80 and sm_100: 2 to 8 spills a kernel.
+    """
+    if INTERPRETED:
+        return value
+    else:
+        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [value], tl.int32, is_pure=False, pack=1)
 
 
 @triton.jit
