@@ -47,6 +47,7 @@ def on_device_of(isa):
 def pytest_configure():
     assert torchext._C is not None, "torchext._C is not built: run `make build`"
     torch.backends.cudnn.allow_tf32 = False  # results are held to float32's own precision
+    torch.backends.cudnn.deterministic = True  # second derivatives are stock's, and gradcheck wants one answer
     torch.set_num_threads(1)  # tests run side by side; those about threads ask for more
     if _route.triton() and _route.triton().INTERPRETED:
         _patch_each_module_once()

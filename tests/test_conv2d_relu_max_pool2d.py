@@ -66,7 +66,8 @@ def test_values_and_gradients_match_stock_judged_by_float64(case, shape, last):
         case.assert_same_as_stock(*pair, leaves)
     else:  # a rounding may move the maximum, and the gradient with it: values only
         case.assert_close(pair[0](*leaves), pair[1](*leaves), pair[1](*(t.detach().double() for t in leaves)))
-    assert pair[0](*leaves).stride() == pair[1](*leaves).stride()
+    in_float32 = pair[1](*(t.detach().float() for t in leaves))  # float64 images cuDNN makes contiguous
+    assert pair[0](*leaves).stride() == in_float32.stride()
 
 
 def test_gradients_in_sixteen_bits_go_to_the_maximum(case):
@@ -118,7 +119,8 @@ def test_one_image_without_batch_dimension(isa):
     torch.testing.assert_close(ours(x, w), stock(x, w))
 
 
-def test_nan_and_infinity_go_through(case):
+def test_nan_and_infinity_go_through(case, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "enabled", False)  # some of its algorithms spread a NaN further
     x = case.tensor(17, 2, 7, 7)
     x[0, 0, 0, 0], x[1, 1, 3, 3], x[2, 0, 5, 5] = float("nan"), float("inf"), float("-inf")
     x[3, 0, 2:4] = float("nan")
