@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -35,7 +36,9 @@ def processor() -> str:
 
 
 def commit() -> dict[str, str]:
-    """The checkout's commit; nothing outside a checkout."""
+    """The checkout's commit; nothing outside a checkout, or where git is missing."""
+    if shutil.which("git") is None:
+        return {}
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return {"id": run.stdout.strip()} if run.returncode == 0 else {}

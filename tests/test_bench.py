@@ -10,7 +10,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from bench import compare, exact, memory, ops, results, stats, table
+from bench import compare, environment, exact, memory, ops, results, stats, table
 from bench.__main__ import main
 from bench.clock import WARM_ROUNDS, Clock, Contender, Race
 from bench.harness import Case, Cost, Size, leaf
@@ -231,6 +231,11 @@ def test_a_run_from_end_to_end(tmp_path):
     assert main(["report", str(tmp_path / "kept.json"), f"--out={tmp_path}"]) == 0
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png") == 4 and "http" not in page
+
+
+def test_without_git_the_commit_is_left_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.commit() == {} and environment.describe("cpu")["device"]
 
 
 def test_the_package_s_command_line_measures_too(capfd):

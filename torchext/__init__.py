@@ -6,7 +6,7 @@
 
 import torch  # noqa: F401  (torchext._C links against its libraries)
 
-from . import _route
+from . import _route, _unpacked
 
 try:
     from . import _C
@@ -24,5 +24,6 @@ from .accelerate import accelerate
 from .explain import Explanation, explain
 
 find_gpu_kernels()
-__version__ = "0.1.0"
+_unpacked.describe()
+__version__ = _unpacked.VERSION
 __all__ = ["Choice", "Explanation", "accelerate", "backend", "explain", "nn", "record_routes"]
