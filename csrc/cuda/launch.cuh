@@ -7,7 +7,10 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 
@@ -36,20 +39,38 @@ __device__ __forceinline__ T* dynamic_shared() {
 #endif
 }
 
+#ifndef TORCHEXT_SIMT
+// Lets launches of kKernel on the current device take so much dynamic shared memory. The most asked for so far is kept
+// for each device, and asked for once. The lock keeps a smaller size from overwriting another thread's larger one.
+template <auto kKernel>
+cudaError_t allow_shared(int bytes) {
+  constexpr int kUnasked = 48 << 10;  // what every kernel may take
+  constexpr int kDevices = 64;        // those beyond ask at each launch
+  static std::atomic<int> allowed[kDevices];
+  static std::mutex asking;
+  if (bytes <= kUnasked) return cudaSuccess;
+  int device = 0;
+  if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
+  std::atomic<int>* most = device < kDevices ? &allowed[device] : nullptr;
+  if (most && bytes <= most->load(std::memory_order_acquire)) return cudaSuccess;
+  const std::lock_guard lock(asking);
+  if (most) bytes = std::max(bytes, most->load(std::memory_order_relaxed));
+  const cudaError_t error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (most && error == cudaSuccess) most->store(bytes, std::memory_order_release);
+  return error;
+}
+#endif
+
 template <auto kKernel, typename... Args>
 void launch(dim3 grid, dim3 block, size_t shared_bytes, [[maybe_unused]] void* stream, Args... args) {
 #ifdef TORCHEXT_SIMT
   static const std::string name = simt::kernel_name(__PRETTY_FUNCTION__);
   simt::run(name.c_str(), grid, block, shared_bytes, [&] { kKernel(args...); });
 #else
-  constexpr size_t kUnasked = 48 << 10;  // more shared memory than this must be asked for
-  cudaError_t error = cudaSuccess;
-  if (shared_bytes > kUnasked)
-    error = cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-  if (error == cudaSuccess) {
-    kKernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(args...);
-    error = cudaGetLastError();
-  }
+  cudaError_t error = allow_shared<kKernel>(static_cast<int>(shared_bytes));
+  if (error == cudaSuccess) kKernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(args...);
+  const cudaError_t last = cudaGetLastError();  // which forgets it: the next launch is not to report this one's error
+  if (error == cudaSuccess) error = last;
   if (error != cudaSuccess)
     throw std::runtime_error(std::string("torchext: ") + __PRETTY_FUNCTION__ + ": " + cudaGetErrorString(error));
 #endif
