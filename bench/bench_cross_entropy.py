@@ -1,5 +1,7 @@
 """cross_entropy: (rows, classes) from LeNet's last layer to a language model's vocabulary."""
 
+import math
+
 import torch
 from torch.nn import functional as stock
 
@@ -23,8 +25,9 @@ SIZES = (
 )
 
 
-def cost(s, rows, classes):
+def cost(s, rows, classes, *positions, **options):
     """Logits read forward, read again and the gradient written backward; 8 bytes of label a row each time."""
+    rows *= math.prod(positions)
     logits, labels = s * rows * classes, 8 * rows
     return Cost(Work(logits + labels), Work(2 * logits + labels))
 
@@ -41,11 +44,18 @@ def quack(x, labels):
     return cross_entropy(x, labels, reduction="mean")
 
 
+def label(*shape, label_smoothing=0.0):
+    return f"({','.join(map(str, shape))})" + f" smoothing {label_smoothing}" * (label_smoothing > 0)
+
+
 test_cross_entropy = bench(
     "cross_entropy",
     sizes=SIZES,
-    label=lambda rows, classes: f"({rows},{classes})",
-    tensors=lambda rows, classes: [leaf(rows, classes), torch.randint(classes, (rows,))],
+    label=label,
+    tensors=lambda rows, classes, *positions: [
+        leaf(rows, classes, *positions),
+        torch.randint(classes, (rows, *positions)),
+    ],
     providers={
         "stock": stock.cross_entropy,
         "torchext": ours.cross_entropy,

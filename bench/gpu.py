@@ -130,9 +130,9 @@ def install(wheel: Path | None) -> None:
     if wheel is not None:
         with zipfile.ZipFile(wheel) as archive:
             archive.extract("torchext/_C.abi3.so", ROOT)
-    elif subprocess.run(
-        python("-c", "from torchext import _op; assert 'native' in _op.GPU.values()"), cwd=ROOT, check=False
-    ).returncode:
+        return
+    built = python("-c", "from torchext import _op; assert 'native' in _op.GPU.values()")
+    if subprocess.run(built, cwd=ROOT, check=False).returncode != 0:
         build = python("setup.py", "build_ext", "--inplace")
         subprocess.run(build, cwd=ROOT, env=os.environ | {"USE_CUDA": "1"}, timeout=BUILD, check=True)
 
@@ -162,12 +162,12 @@ def run(name: str, stage: Stage, plan: Plan) -> dict:
 
 def finish(process: subprocess.Popen, deadline: float) -> int | str:
     """The exit status. Who is late is interrupted, so that pytest still tells what failed, and then killed."""
-    for sign, grace in ((signal.SIGINT, max(0.1, deadline - time.monotonic())), (signal.SIGKILL, 12)):
+    for sign, patience in ((signal.SIGINT, max(0.1, deadline - time.monotonic())), (signal.SIGKILL, 12), (0, 12)):
         try:
-            return process.wait(grace)
+            status = process.wait(patience)
+            return status if sign == signal.SIGINT else "out of time"
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, sign)
-    process.wait()
     return "out of time"
 
 

@@ -11,6 +11,7 @@ several processes fill Triton's cache at once. On a CPU there are no graphs: the
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import time
@@ -123,12 +124,12 @@ def measure(case: Case, device: str, providers: list[str], top: roof.Roof) -> di
     peers = {n: p for n, p in case.providers.items() if isinstance(p, Peer) and n.endswith("fused") and not p.trains}
     frozen = [t.detach() for t in tensors]
     for name, peer in peers.items():
+        run = functools.partial(case.bind(peer.function), *frozen)
         try:
-            case.bind(peer.function)(*frozen)
+            run()
         except Exception:
             continue  # for another device
-        runs[name] = {FORWARD: lambda run=case.bind(peer.function): run(*frozen)}
-        row[name] = {"route": name}
+        runs[name], row[name] = {FORWARD: run}, {"route": name}
     for mode in (FORWARD, TRAINING):
         time_mode(row, {name: run[mode] for name, run in runs.items() if mode in run}, mode)
     return row
@@ -215,9 +216,8 @@ def main() -> int:
     top = roof.measure(device, (torch.float32, torch.bfloat16), 0.02)
     done = {(r["op"], r["size"], r["dtype"], r["layout"]) for r in known["rows"]}
     known |= {"environment": environment.describe(device), "roof": {"copy": top.copy, "gemm": top.gemm}}
-    print(
-        f"copy {top.copy[-1][1] / 1e12:.2f} TB/s, {', '.join(f'{k} {v / 1e12:.0f} TFLOP/s' for k, v in top.gemm.items())}"
-    )
+    rates = ", ".join(f"{dtype} {rate / 1e12:.0f} TFLOP/s" for dtype, rate in top.gemm.items())
+    print(f"copy {top.copy[-1][1] / 1e12:.2f} TB/s, {rates}", flush=True)
     for case in chosen:
         identity = case.identity()
         if tuple(identity[key] for key in ("op", "size", "dtype", "layout")) in done:

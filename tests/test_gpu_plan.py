@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from bench import gpu, gpu_sizes
+from bench import gpu, gpu_sizes  # noqa: E402
 
 
 def test_all_stages_fit_into_thirteen_minutes():

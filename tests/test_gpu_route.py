@@ -1,4 +1,4 @@
-"""What "auto" takes on a GPU, without one: tensors of the CPU that say they are a GPU's, served by the CPU's kernels."""
+"""What "auto" takes on a GPU, without one: tensors of the CPU that say they are a GPU's."""
 
 import subprocess
 import sys

@@ -178,14 +178,14 @@ def main() -> int:
             for name, program in work(dtype, options.all):
                 if not name.startswith(tuple(options.only)):
                     continue
-                cuda.fake_host(
-                    "at size" in name
-                )  # where the device's tensors have no memory
+                cuda.fake_host("at size" in name)  # where the device's tensors have no memory
                 try:
                     program()
                 except Exception as error:
                     failed.append({"at": name, "error": said(error)})
-                print(f"{time.process_time():.1f} s, {cuda.fake_launches()} launches: {name}", file=sys.stderr, flush=True)
+                print(
+                    f"{time.process_time():.1f} s, {cuda.fake_launches()} launches: {name}", file=sys.stderr, flush=True
+                )
     stock = sorted({f"{r.op}: {r.why}" for r in routes if r.backend == "stock"})
     print(json.dumps({"failed": failed, "loaded": loaded, "stock": stock, "launches": cuda.fake_launches(),
                       "never": sorted(names(kernels) - launched)}))  # fmt: skip
