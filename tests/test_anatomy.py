@@ -87,7 +87,7 @@ def test_every_op_has_a_schema_a_fake_and_a_cpu_kernel():
 
     from torchext._op import OPS
 
-    assert set(OPS) == set(STEMS)
+    assert set(STEMS) <= set(OPS)
     for name in itertools.chain(*OPS.values()):
         for key in ("CPU", "Meta"):
             has = torch._C._dispatch_has_kernel_for_dispatch_key(f"torchext::{name}", key)
