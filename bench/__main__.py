@@ -1,9 +1,10 @@
 """python -m bench: measures torchext beside stock, torch.compile and others; draws, compares and keeps the results.
 
 python -m bench [OP ...]         measures on 1 thread and on all; writes build/bench/*.json
-python -m bench report [RUN ...] draws the newest runs: one HTML page and pictures, in build/bench/
+python -m bench report [RUN ...] draws the newest runs, and GPUs': one HTML page and pictures, in build/bench/
 python -m bench compare A B      exits with 1 if a row of B is slower than it was in A
 python -m bench keep             keeps the newest runs in bench/results/, writes their tables and the README's
+python -m bench keep-gpu [RUN]   keeps what `make gpu` left in a folder, likewise
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from . import compare, results, table
+from . import compare, gpu_run, gpu_table, results, table
 
 HERE = Path(__file__).parent
 
@@ -73,12 +74,14 @@ def run(files: list[str], threads: int, device: str, options: argparse.Namespace
 def draw(arguments: list[str]) -> int:
     """report: the page and its pictures."""
     parser = argparse.ArgumentParser(prog="python -m bench report")
-    parser.add_argument("runs", nargs="*", help="paths or names; the newest by default")
+    parser.add_argument("runs", nargs="*", help="paths or names, a GPU's the folder's; the newest by default")
     parser.add_argument("--out", type=Path, default=results.FRESH, help="where the page and the pictures go")
     options = parser.parse_args(arguments)
     from . import page  # needs matplotlib
 
-    print(page.write([results.load(path) for path in results.find(options.runs)], options.out))
+    folders, names = gpu_run.find(options.runs)
+    runs = results.find(names) if names or not options.runs else []
+    print(page.write([*map(results.load, runs)], options.out, [*map(gpu_run.load, folders)]))
     return 0
 
 
@@ -103,7 +106,15 @@ def keep(arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"report": draw, "compare": beside, "keep": keep}
+def keep_gpu(arguments: list[str]) -> int:
+    """keep-gpu: a GPU's run becomes the committed one; without a folder only the tables are written anew."""
+    parser = argparse.ArgumentParser(prog="python -m bench keep-gpu")
+    parser.add_argument("folder", nargs="?", type=Path, help="where `make gpu` left its results")
+    gpu_table.keep(parser.parse_args(arguments).folder)
+    return 0
+
+
+COMMANDS = {"report": draw, "compare": beside, "keep": keep, "keep-gpu": keep_gpu}
 
 
 def main(arguments: list[str]) -> int:

@@ -28,6 +28,7 @@ from . import environment, roof
 from .clock import captured
 from .gpu_sizes import cases
 from .harness import OURS, STOCK, Case, Peer
+from .results import write
 
 FORWARD, TRAINING = "forward", "training"
 BACKENDS = {STOCK: "stock", "native": "native", "triton": "triton", "auto": "auto"}
@@ -155,6 +156,10 @@ def time_mode(row: dict, runs: dict[str, Callable], mode: str) -> None:
             row[name]["uncaptured"] = f"{type(error).__name__}: {str(error)[:300]}"
 
 
+def save(known: dict, path: Path) -> None:
+    write(path, {key: value for key, value in known.items() if key != "rows"}, "rows", known["rows"])
+
+
 def line(row: dict) -> str:
     """The row on one line: device/call microseconds of forward with backward, how many times faster than stock."""
     name = " ".join([row["op"], row["size"], row["dtype"], "nhwc" if row["layout"] == "channels_last" else ""])
@@ -228,7 +233,7 @@ def main() -> int:
         row = measure(case, device, options.providers, top)
         known["rows"].append(row)
         print(line(row), flush=True)
-        options.out.write_text(json.dumps(known, separators=(",", ":")))
+        save(known, options.out)
         if device == "cuda":
             torch.cuda.empty_cache()
     return 0

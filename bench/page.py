@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from . import figures, results, table
+from . import figures, gpu_figures, gpu_table, results, table
+from .gpu_run import GpuRun
 from .harness import OURS, STOCK
 from .results import Run, label
 
@@ -22,12 +23,13 @@ td:first-child, th:first-child, td:nth-child(2) { text-align: left } .wide { ove
 """
 
 
-def write(runs: list[Run], folder: Path) -> Path:
+def write(runs: list[Run], folder: Path, gpus: Sequence[GpuRun] = ()) -> Path:
     """Draws each run's pictures into `folder` and returns the page."""
-    if not runs:
+    if not runs and not gpus:
         raise SystemExit("no runs: `make bench` measures")
     folder.mkdir(parents=True, exist_ok=True)
     body = "".join(section(run, figures.draw(run, folder)) for run in runs)
+    body += "".join(gpu_section(run, gpu_figures.draw(run, folder)) for run in gpus)
     title = "torchext beside stock PyTorch"
     path = folder / "report.html"
     path.write_text(
@@ -49,7 +51,16 @@ def section(run: Run, pictures: list[Path]) -> str:
     return "".join(parts)
 
 
-def definition(run: Run) -> str:
+def gpu_section(run: GpuRun, ratios: Path) -> str:
+    parts = [f"<h2>{html.escape(run.name)}</h2>", definition(run)]
+    parts += [f'<p class="note">{html.escape(text)}</p>' for text in (gpu_table.who(run), gpu_table.ABOUT)]
+    parts += [f"<p>{html.escape(gpu_table.means(run))}.</p>", grid(*gpu_table.ops(run)), picture(ratios)]
+    if run.networks:
+        parts += ["<h3>Training steps</h3>", grid(*gpu_table.networks(run.networks))]
+    return "".join([*parts, "<h3>Every row</h3>", grid(*gpu_table.every(run))])
+
+
+def definition(run: Run | GpuRun) -> str:
     """What it was measured on."""
     return grid(["measured on", ""], ([key, value] for key, value in run.environment.items()))
 

@@ -49,10 +49,16 @@ def save(source: Path, target: Path) -> None:
     """Copies a run, a line to each row, without what pytest-benchmark says of the rounds themselves."""
     data = json.loads(source.read_text())
     entries = [{**e, "stats": {k: e["stats"][k] for k in ("median", "rounds")}} for e in data.pop("benchmarks")]
-    head = json.dumps(data, indent=1)[:-2]
-    lines = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in entries)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(f'{head},\n "benchmarks": [\n{lines}\n]\n}}\n')
+    write(target, data, "benchmarks", entries)
+
+
+def write(target: Path, head: dict[str, Any], key: str, entries: list[dict[str, Any]]) -> None:
+    """JSON whose list `key` has a line to each entry; whole or not at all, however the process ends."""
+    lines = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in entries)
+    part = target.with_name(f"{target.name}.part")
+    part.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "{key}": [\n{lines}\n]\n}}\n')
+    part.replace(target)
 
 
 def find(names: list[str]) -> list[Path]:

@@ -160,5 +160,10 @@ def write() -> None:
     """The long tables beside the committed runs, and the README's."""
     for path in results.RESULTS.glob("*.json"):
         path.with_suffix(".md").write_text(long(results.load(path)))
-    before, rest = README.read_text().split(BEGIN)
-    README.write_text(f"{before}{BEGIN}\n{readme_table()}\n{END}{rest.split(END)[1]}")
+    put(BEGIN, readme_table(), END)
+
+
+def put(begin: str, text: str, end: str) -> None:
+    """Replaces what stands between two markers of the README."""
+    before, rest = README.read_text().split(begin)
+    README.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from bench import gpu, gpu_sizes
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-from bench import gpu, gpu_sizes  # noqa: E402
 
 
 def test_all_stages_fit_into_thirteen_minutes():
