@@ -58,6 +58,47 @@ def test_compiles_whole(dynamic, backend, indices):
             torch.testing.assert_close(dx, want_dx)
 
 
+def derivatives(pool, x, orders=3):
+    """Of a sum of fourth powers of the pooled, from the first on."""
+    y = pool(x).pow(4).sum()
+    found = []
+    for _ in range(orders):
+        (d,) = torch.autograd.grad(y, x, create_graph=True)
+        found.append(d)
+        y = d.pow(2).sum()
+    return found
+
+
+@pytest.mark.parametrize("window", [(2,), (3, 2, 1), (3, 1, 1)], ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_derivatives_of_any_order_are_stocks_and_none_is_a_scattered_sum(isa, window, layout, trace):
+    """scatter_add sums by atomics on a GPU, in any order, and deterministic mode refuses it there."""
+    x = LAYOUTS[layout](torch.randn(2, 3, 6, 7, dtype=torch.float64)).requires_grad_()
+    with trace() as ops:
+        ours = derivatives(lambda x: F.max_pool2d(x, *window), x)
+    assert not any("scatter" in op or "index_put" in op for op in ops)
+    overload = isa if isa in ("simt", "triton") else "default"
+    assert ops.count(f"torchext.max_pool2d_backward.{overload}") > 3
+    on_cpu = x.detach().cpu().requires_grad_()
+    for got, want in zip(ours, derivatives(lambda x: stock_F.max_pool2d(x, *window), on_cpu)):
+        torch.testing.assert_close(got.cpu(), want, rtol=1e-12, atol=1e-12 * float(want.abs().max()))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_batches_of_gradients(create_graph, layout):
+    x, results = LAYOUTS[layout](torch.randn(2, 3, 6, 6, dtype=torch.float64)), []
+    for pool in (F.max_pool2d, stock_F.max_pool2d):
+        leaf = x.clone().requires_grad_()
+        y = pool(leaf, 3, 2, 1).square()
+        seeds = torch.eye(y.numel(), dtype=x.dtype).view(-1, *y.shape)
+        (rows,) = torch.autograd.grad(y, leaf, seeds, create_graph=create_graph, is_grads_batched=True)
+        results.append([rows.detach(), *(torch.autograd.grad(rows.square().sum(), leaf) if create_graph else ())])
+        hessian = torch.autograd.functional.hessian
+        results[-1].append(hessian(lambda x, f=pool: f(x, 3, 2, 1).pow(3).sum(), x[:1, :2], vectorize=True))
+    torch.testing.assert_close(*results)
+
+
 def test_our_kernel_ran_forward_and_backward(case, trace):
     with trace() as ops:
         F.max_pool2d(case.leaf(2, 3, 8, 8), 2).sum().backward()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, library
 
 LIB = library.Library("torchext", "DEF")
-OPS: dict[str, list[str]] = {}  # by stem, the file that declares them
+OPS: dict[str, list[str]] = {}  # by stem, as the file that declares them tells it
 CPU_ONLY: set[str] = set()  # stems that have no GPU kernel: a GPU's tensors go to stock
 GPU: dict[str, str] = {}  # by stem, what serves a GPU's tensors here: "native", or "triton" where no CUDA was built
 
@@ -28,7 +28,7 @@ def define(name: str, signature: str, fake: Callable, cpu_only: bool = False) ->
     for overload in ("", ".simt", ".triton"):
         LIB.define(name + overload + signature)
         library.register_fake(f"torchext::{name}{overload}", fake, lib=LIB)
-    stem = fake.__module__.rpartition(".")[2]
+    stem = fake.__module__.rpartition(".")[2].removeprefix("_").removesuffix("_backward")
     OPS.setdefault(stem, []).append(name)
     if cpu_only:
         CPU_ONLY.add(stem)

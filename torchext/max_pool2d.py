@@ -9,17 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import _gpu_route, _route
-from ._op import Function, define, twice_differentiable, wants_grad
+from ._max_pool2d_backward import MAX_TAPS, WINDOW, empty_maps, pool_backward, pool_indices
+from ._op import Function, define, wants_grad
 from .relu import UNSEEN, UNSEEN_BY_MODULE, convolution_under
 
 _is_compiling = torch.compiler.is_compiling
-_DEAD = MAX_TAPS = 255  # csrc/max_pool2d.h: the offset of an output that passes no gradient, and the taps that leaves
-_WINDOW = "SymInt kh, SymInt kw, SymInt sh, SymInt sw, SymInt ph, SymInt pw, SymInt dh, SymInt dw"
-
-
-def empty_maps(like, channels_last, h, w, dtype=None):
-    format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty((*like.shape[:-2], h, w), dtype=dtype or like.dtype, device=like.device, memory_format=format)
 
 
 def _fake(x, channels_last, want_offsets, oh, ow, *window):
@@ -29,43 +23,11 @@ def _fake(x, channels_last, want_offsets, oh, ow, *window):
     ) if want_offsets else none
 
 
-def _fake_backward(dy, offsets, channels_last, h, w, *window):
-    return empty_maps(dy, channels_last, h, w)
-
-
-def _fake_indices(offsets, channels_last, w, *window):
-    return empty_maps(offsets, channels_last, *offsets.shape[-2:], torch.int64)
-
-
 pool_forward = define(
     "max_pool2d",
-    f"(Tensor x, bool channels_last, bool want_offsets, SymInt oh, SymInt ow, {_WINDOW}) -> (Tensor, Tensor)",
+    f"(Tensor x, bool channels_last, bool want_offsets, SymInt oh, SymInt ow, {WINDOW}) -> (Tensor, Tensor)",
     _fake,
 )
-_max_pool2d_backward = define(
-    "max_pool2d_backward",
-    f"(Tensor dy, Tensor offsets, bool channels_last, SymInt h, SymInt w, {_WINDOW}) -> Tensor",
-    _fake_backward,
-)
-_max_pool2d_indices = define(
-    "max_pool2d_indices", f"(Tensor offsets, bool channels_last, SymInt w, {_WINDOW}) -> Tensor", _fake_indices
-)
-
-
-def _differentiable_backward(dy, offsets, channels_last, h, w, window):
-    """dx by a scatter that autograd knows how to differentiate."""
-    indices = _max_pool2d_indices(offsets, channels_last, w, *window).clamp_max(h * w - 1)
-    dy = dy.masked_fill(offsets == _DEAD, 0)
-    dx = dy.new_zeros(*dy.shape[:-2], h * w).scatter_add(-1, indices.flatten(-2), dy.flatten(-2))
-    dx = dx.unflatten(-1, (h, w))
-    return dx.contiguous(memory_format=torch.channels_last) if channels_last else dx
-
-
-def _backward(ctx, dy):
-    (offsets,) = ctx.saved_tensors
-    if twice_differentiable():
-        return _differentiable_backward(dy, offsets, ctx.channels_last, *ctx.size, ctx.window), None, None, None, None
-    return _max_pool2d_backward(dy, offsets, ctx.channels_last, *ctx.size, *ctx.window), None, None, None, None
 
 
 class MaxPool2dFunction(Function):
@@ -78,14 +40,14 @@ class MaxPool2dFunction(Function):
 
     @staticmethod
     def backward(ctx, dy):
-        return _backward(ctx, dy)
+        return pool_backward(ctx, dy), None, None, None, None
 
 
 class MaxPool2dWithIndicesFunction(Function):
     @staticmethod
     def forward(ctx, x, channels_last, oh, ow, window):
         y, offsets = pool_forward(x, channels_last, True, oh, ow, *window)
-        indices = _max_pool2d_indices(offsets, channels_last, x.shape[-1], *window)
+        indices = pool_indices(offsets, channels_last, x.shape[-1], *window)
         ctx.save_for_backward(offsets)
         ctx.mark_non_differentiable(indices)
         ctx.channels_last, ctx.size, ctx.window = channels_last, x.shape[-2:], window
@@ -93,7 +55,7 @@ class MaxPool2dWithIndicesFunction(Function):
 
     @staticmethod
     def backward(ctx, dy, _):
-        return _backward(ctx, dy)
+        return pool_backward(ctx, dy), None, None, None, None
 
 
 _WANTS = "input [n, c, h, w] or [c, h, w], and kernel_size, stride, padding and dilation of one int or two"
@@ -196,7 +158,7 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
         function = MaxPool2dWithIndicesFunction if return_indices else MaxPool2dFunction
         return function.call(input, channels_last, oh, ow, window)
     y, offsets = pool_forward(input, channels_last, return_indices, oh, ow, *window)
-    return (y, _max_pool2d_indices(offsets, channels_last, shape[-1], *window)) if return_indices else y
+    return (y, pool_indices(offsets, channels_last, shape[-1], *window)) if return_indices else y
 
 
 def max_pool2d(
