@@ -15,7 +15,7 @@ except ImportError as error:
 
     _C = None
     _route._missing = f"torchext._C could not be loaded ({error})"
-    warnings.warn(f"torchext: every op is served by stock torch, since {_route._missing}", stacklevel=2)
+    warnings.warn(f"torchext: on the CPU every op is served by stock torch, since {_route._missing}", stacklevel=2)
 
 from . import nn  # declares every op's schema; the kernels above may be registered before it
 from ._op import find_gpu_kernels

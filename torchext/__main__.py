@@ -16,23 +16,32 @@ from . import _op, _route
 def info() -> int:
     """Prints the versions, the instruction sets and which backend serves the ops."""
     print(f"torchext {torchext.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
-    if _route._missing:
-        print(f"native    no: {_route._missing}")
-        return 1
-    print(f"native    CPU, {torchext._C.cpu_isa()} (this processor and build run {', '.join(torchext._C.cpu_isas())})")
+    print(f"native    {_native()}")
     print(f"cuda      {_cuda()}")
     print(f"triton    {_triton()}")
     print(f"backends  {', '.join(_route.backends())}")
     print(f"threads   {torch.get_num_threads()}")
-    return 0
+    return 1 if _route._missing else 0
+
+
+def _native() -> str:
+    if _route._missing:
+        return f"no: {_route._missing}"
+    return f"CPU, {torchext._C.cpu_isa()} (this processor and build run {', '.join(torchext._C.cpu_isas())})"
 
 
 def _cuda() -> str:
     if torch.version.cuda is None:
         return f"no: torch {torch.__version__} is built without CUDA"
-    if "native" not in _op.GPU.values():
-        return "no: this build of torchext has no CUDA kernels (USE_CUDA=1 builds them or says why not)"
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU here"
+    missing = "no CUDA kernels in this build (USE_CUDA=1 builds them or says why not)"
+    if not _op.GPU:
+        return f"no: {missing}, nor is Triton here"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU here"
+    by_triton = [stem for stem, serving in _op.GPU.items() if serving == "triton"]
+    if not by_triton:
+        return device
+    whose = "" if len(by_triton) == len(_op.GPU) else f" for {', '.join(by_triton)}"
+    return f"{device}; Triton serves{whose}: {missing}"
 
 
 def _triton() -> str:
