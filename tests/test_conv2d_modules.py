@@ -3,10 +3,11 @@
 import pytest
 import torch
 from torch import nn as stock_nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as stock_F
 
 import torchext
-from torchext import nn
+from torchext import _conv2d_plan, _route, nn
 from torchext.nn import functional as F
 
 
@@ -76,6 +77,24 @@ def test_the_measured_rule_leaves_large_blocked_channels_to_stock(trace):
     assert [(r.op, r.backend) for r in routes] == [("conv2d", "native"), ("conv2d", "stock"), ("conv2d_relu", "stock")]
     assert all("as fast" in route.why for route in routes[1:])
     assert not any(op.startswith("torchext.") for op in ops)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("device, dtype", [("cuda", torch.float64), ("cuda", torch.float32), ("cpu", torch.float64)])
+@pytest.mark.parametrize("last", ["neither", "image", "weight"])
+def test_float64_channels_last_on_a_gpu_is_stocks_whose_result_is_contiguous(monkeypatch, last, device, dtype, pooled):
+    monkeypatch.setattr(_route, "why_stock", lambda *args: None)  # which refuses fake tensors
+    formats = [torch.channels_last if last == name else torch.contiguous_format for name in ("image", "weight")]
+    with FakeTensorMode(), torchext.backend("native"):
+        x, w = (
+            torch.empty(s, dtype=dtype, device=device, memory_format=f)
+            for s, f in zip(((2, 3, 6, 6), (4, 3, 3, 3)), formats)
+        )
+        why, out = _conv2d_plan.plan(x, w, None, 1, 0, 1, 1, pooled)
+    if device == "cuda" and dtype == torch.float64 and last != "neither":
+        assert out is None and "contiguous" in why
+    else:
+        assert out == (4, 4)
 
 
 @pytest.mark.parametrize(

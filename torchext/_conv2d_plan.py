@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 
 from . import _route
 
@@ -11,6 +12,7 @@ WANTS = (
     "input [n, c, h, w] or [c, h, w], weight [k, c / groups, r, s] and bias [k] or None, of one floating dtype and one "
     "device, and a kernel no larger than the padded image"
 )
+CONTIGUOUS_ON_GPU = "on a GPU stock gives float64 channels_last images a contiguous result; ours keeps the format"
 
 
 LIBRARY, DIRECT, WINOGRAD = range(3)  # the algorithms of csrc/conv2d.cpp, on the CPU
@@ -123,6 +125,8 @@ def plan(x, w, b, stride, padding, dilation, groups, pooled=False):
     q = out_size(width, s, stride[1], padding[1], dilation[1])
     if p < 1 or q < 1 or not w.numel() or max(h + 2 * padding[0], width + 2 * padding[1]) >= 1 << 30:
         return "shapes only stock takes", None
+    if x.is_cuda and x.dtype is torch.float64 and torch.channels_last in map(suggest_memory_format, (x, w)):
+        return CONTIGUOUS_ON_GPU, None
     if prefers_winograd(x, w, p, q, stride, padding, dilation, groups):
         algorithm = WINOGRAD
     else:

@@ -121,7 +121,8 @@ def conv2d(
         groups: how many groups the channels fall into, each convolved on its own.
 
     Returns:
-        ``[n, k, p, q]`` or ``[k, p, q]``, channels_last if ``input`` or ``weight`` is.
+        ``[n, k, p, q]`` or ``[k, p, q]``, channels_last if ``input`` or ``weight`` is; in float64 on a GPU that is
+        left to stock, whose result is contiguous.
 
     Raises:
         RuntimeError: the shapes, dtypes, devices or options do not fit together.

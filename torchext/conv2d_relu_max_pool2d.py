@@ -133,7 +133,8 @@ def conv2d_relu_max_pool2d(
             :func:`torch.nn.functional.max_pool2d` takes them, without the prefix.
 
     Returns:
-        ``[n, k, p, q]`` or ``[k, p, q]``, channels_last if ``input`` or ``weight`` is.
+        ``[n, k, p, q]`` or ``[k, p, q]``, channels_last if ``input`` or ``weight`` is; in float64 on a GPU that is
+        left to stock, whose result is contiguous.
 
     Raises:
         RuntimeError: the shapes, dtypes, devices or options do not fit together.
