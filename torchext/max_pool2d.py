@@ -185,7 +185,8 @@ def max_pool2d(
         return_indices: whether to return also where in its map (``row * w + column``) each value was found, as int64.
 
     Returns:
-        ``[n, c, oh, ow]`` or ``[c, oh, ow]`` in the memory format of ``input``; and, if asked for, the indices.
+        ``[n, c, oh, ow]`` or ``[c, oh, ow]`` in the memory format of ``input``; and, if asked for, the indices. Where a
+        window's values are all :math:`-\infty` that is its first tap's; stock gives 0 for channels_last on CUDA.
 
     Raises:
         RuntimeError: the window does not fit, or a size other than n is 0.
