@@ -35,6 +35,26 @@ def test_gradcheck_and_gradgradcheck(isa, reduction):
             assert torch.autograd.gradgradcheck(f, inputs, fast_mode=isa == "triton")
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 4, 3), (2, 4, 3, 2), (2, 4, 0)], ids=str)
+@pytest.mark.parametrize("probable", [False, True])
+def test_second_derivatives_are_stocks_without_the_atomic_sums_of_planes(isa, trace, shape, reduction, probable):
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    target = probabilities(shape, torch.float64).requires_grad_() if probable else indices(shape)
+    wanted = [x, target] if probable else [x]
+    options = {"weight": torch.rand(4, dtype=torch.float64), "reduction": reduction, "label_smoothing": 0.1}
+    results, ops = [], []
+    for f in (F.cross_entropy, stock_F.cross_entropy):
+        with trace() as ran:
+            first = torch.autograd.grad(f(x, target, **options).square().sum(), wanted, create_graph=True)
+            second = torch.autograd.grad(sum(g.square().sum() for g in first), wanted)
+        results.append((*first, *second))
+        ops.append(ran)
+    torch.testing.assert_close(*results, equal_nan=True)
+    assert not any("nll_loss2d" in op for op in ops[0])
+    assert probable or len(shape) < 3 or any("nll_loss2d" in op for op in ops[1])
+
+
 def test_gradcheck_of_many_logits(isa):
     x = torch.randn(129, 129, dtype=torch.float64, requires_grad=True)
     target = indices(x.shape)

@@ -32,6 +32,24 @@ def test_gradcheck_and_gradgradcheck(isa, reduction):
         assert torch.autograd.gradgradcheck(ours, inputs, fast_mode=isa == "triton")
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("places", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("probable", [False, True])
+def test_second_derivatives_are_stocks_without_the_atomic_sums_of_planes(isa, trace, places, reduction, probable):
+    inputs, weight = leaves(4, 2, 3, places, torch.float64), torch.rand(3, dtype=torch.float64)
+    pair = both(targets(4, 3, places, probable), weight, chunk=3, reduction=reduction, label_smoothing=0.1)
+    results, ops = [], []
+    for f in pair:
+        with trace() as ran:
+            first = torch.autograd.grad(f(*inputs).square().sum(), inputs, create_graph=True)
+            second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
+        results.append((*first, *second))
+        ops.append(ran)
+    torch.testing.assert_close(*results)
+    assert not any("nll_loss2d" in op for op in ops[0])
+    assert probable or not places or any("nll_loss2d" in op for op in ops[1])
+
+
 def test_one_tensor_in_two_places_gets_both_gradients():
     x = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
     ours, _ = both(targets(4, 4))

@@ -90,11 +90,19 @@ def _target_gradient(dloss, x, target, weight, label_smoothing, reduction):
     return gradient * (dloss.unsqueeze(classes) if reduction == _NONE else dloss)
 
 
-def _recompute(ctx, dloss, x, target, weight):
-    ignore_index, label_smoothing, reduction = ctx.options
+def stock_by_positions(x, target, weight, ignore_index, label_smoothing, reduction):
+    """Stock's loss, all positions along one dimension: in more it takes nll_loss2d, which sums atomically on a GPU."""
+    places = x.shape[:1] + x.shape[2:]
+    if x.dim() > 2:
+        x = x.movedim(1, -1).flatten(0, -2)
+        target = target.flatten() if target.dtype == torch.int64 else target.movedim(1, -1).flatten(0, -2)
+    loss = _stock(x, target, weight, reduction, ignore_index, label_smoothing)
+    return loss.view(places) if reduction == _NONE and len(places) > 1 else loss
 
+
+def _recompute(ctx, dloss, x, target, weight):
     def stock(x, target, weight):
-        return _stock(x, target, weight, reduction, ignore_index, label_smoothing)
+        return stock_by_positions(x, target, weight, *ctx.options)
 
     return *recompute_backward(stock, (x, target, weight), dloss, ctx.needs_input_grad[:3]), None
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from . import _gpu_route, _route
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 from ._route import PLAIN
-from .cross_entropy import _NONE, _REDUCTIONS
+from .cross_entropy import _NONE, _REDUCTIONS, stock_by_positions
 
 
 def _fake_gradients(x, w, b, want_dx, want_dw, want_db):
@@ -63,20 +63,14 @@ _linear_cross_entropy_backward = define(
 _keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
 
 
-def _composite(x, w, b, target, weight, ignore_index, label_smoothing, reduction):
+def _logits(x, w, b):
     logits = F.linear(x, w.flatten(0, -2), None if b is None else b.flatten())
-    logits = logits.reshape(*x.shape[:-1], *w.shape[:-1])
-    return F.cross_entropy(
-        logits, target, weight, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction
-    )
+    return logits.reshape(*x.shape[:-1], *w.shape[:-1])
 
 
 def _recompute(ctx, dloss, x, w, b, target, weight):
-    ignore_index, label_smoothing, reduction, _ = ctx.options
-    name = next(name for name, number in _REDUCTIONS.items() if number == reduction)
-
     def stock(x, w, b):
-        return _composite(x, w, b, target, weight, ignore_index, label_smoothing, name)
+        return stock_by_positions(_logits(x, w, b), target, weight, *ctx.options[:3])
 
     return recompute_backward(stock, (x, w, b), dloss, ctx.needs_input_grad[:3])
 
@@ -163,7 +157,10 @@ def _stock(input, linear_weight, target, linear_bias, weight, reduction, ignore_
     if ignore_index is not None and target.shape == input.shape[:-1] + linear_weight.shape[:-1]:
         raise RuntimeError("ignore_index cannot be specified when target contains probabilities")
     ignore_index = -100 if ignore_index is None else ignore_index
-    return _composite(input, linear_weight, linear_bias, target, weight, ignore_index, label_smoothing, reduction)
+    return F.cross_entropy(
+        _logits(input, linear_weight, linear_bias), target, weight,
+        ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction,
+    )  # fmt: skip
 
 
 _CHUNK_BYTES = 32 << 20  # of logits: the largest block the C library's heap gives again without asking the system
