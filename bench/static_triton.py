@@ -114,7 +114,7 @@ def compiled(launch: Launch, target: int) -> dict:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    import torchext.kernels  # noqa: F401
+    from torchext.kernels.launch import OPTIONS
 
     kernel = getattr(sys.modules[launch.module], launch.kernel)
     while hasattr(kernel, "configs"):
@@ -122,7 +122,7 @@ def compiled(launch: Launch, target: int) -> dict:
     attrs = {(i,): [["tt.divisibility", 16]] for i in launch.by_16}
     constants = {(kernel.arg_names.index(name),): value for name, value in launch.constants}
     source = ASTSource(kernel, dict(launch.signature), constants, attrs)
-    options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": True}
+    options = {"num_warps": launch.warps, "num_stages": launch.stages, "debug": bool(kernel.debug), **OPTIONS}
     binary = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])

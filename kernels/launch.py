@@ -13,6 +13,7 @@ from torch import Tensor, library
 from torch._subclasses.functional_tensor import FunctionalTensorMode
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
+OPTIONS = {"enable_fp_fusion": True, "sanitize_overflow": False}
 _LIB = library.Library("torchext", "FRAGMENT")
 _tracing = False
 _recorder: Callable | None = None
@@ -51,7 +52,8 @@ def _seen_through(launcher: Callable) -> Callable:
 def launch(kernel: Any, grid: Sequence[int] | Callable, *args: Any, **meta: Any) -> None:
     """kernel[grid](*args, **meta) on the device of the first argument, a tensor; `meta` are its constexprs and options.
 
-    An empty grid, as of an empty result, launches nothing. Multiply-adds are fused, as nvcc fuses them.
+    An empty grid, as of an empty result, launches nothing. Multiply-adds are fused, as nvcc fuses them, and where a
+    kernel has checks of its own, debug=True, Triton adds none of every 32-bit sum and product.
     """
     if not callable(grid) and 0 in grid:
         return
@@ -61,7 +63,7 @@ def launch(kernel: Any, grid: Sequence[int] | Callable, *args: Any, **meta: Any)
         library.wrap_triton(kernel)[grid](*args, **meta)
     else:
         with _on_device_of(args[0]):
-            kernel[grid](*args, **meta, enable_fp_fusion=True)
+            kernel[grid](*args, **meta, **OPTIONS)
 
 
 def _on_device_of(x: Tensor) -> contextlib.AbstractContextManager:
@@ -119,4 +121,5 @@ def is_aligned(x: Tensor) -> bool:
 def give_scratch(x: Tensor) -> None:
     """Lets Triton keep the tensor descriptors that the next launch makes in x's device memory."""
     if x.is_cuda and not _tracing:
-        triton.set_allocator(lambda size, alignment, stream: x.new_empty(size, dtype=torch.int8))
+        device = x.device  # Triton keeps the function: one that named x would keep x alive
+        triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device=device))

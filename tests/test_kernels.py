@@ -1,10 +1,13 @@
 """What all Triton kernels share: the backend's name and limits, launching, torch.compile's view, the static table."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -67,6 +70,21 @@ def test_the_route_says_which_backend_served(on_triton):
 
 def test_an_empty_grid_launches_nothing():
     launch.launch(None, (0, 3), torch.empty(0))
+
+
+def test_of_a_kernel_that_checks_targets_triton_checks_no_overflow():
+    kernel = mock.MagicMock()
+    launch.launch(kernel, (1,), torch.empty(0))
+    assert kernel[(1,)].call_args.kwargs["sanitize_overflow"] is False
+
+
+def test_scratch_keeps_no_operand_alive():
+    operand = mock.Mock(is_cuda=True, device="cpu")
+    alive = weakref.ref(operand)
+    launch.give_scratch(operand)
+    del operand
+    gc.collect()
+    assert alive() is None
 
 
 @triton.jit
