@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from . import _gpu_route, _route
 from ._conv2d_plan import DIRECT, WINOGRAD, pair
@@ -37,12 +38,19 @@ def pool_plan(kernel, stride, padding, dilation, ceil_mode, out):
 _SHARED = 96 << 10  # bytes that a GPU block stages at most: kDirectShared in csrc/cuda
 
 
+_FEW_TAPS, _MOST_TAPS = 32, 160  # of all channels: on a GPU a library's tensor cores win with the depth of the product
+
+
+def is_too_deep_on_gpu(x, w) -> bool:
+    """Whether "auto" need not look further on a GPU."""
+    return _gpu_route.is_auto_on_gpu(x) and isinstance(w, Tensor) and w.shape[1:].numel() > _MOST_TAPS
+
+
 def _is_faster_on_gpu(x, w, out) -> bool:
-    """Multiply-adds against a library's tensor cores, which win with the depth of the product."""
-    depth = w.shape[1:].numel()
-    kind = f"conv2d_relu_max_pool2d to {32 if depth <= 32 else 160} taps"
+    taps = w.shape[1:].numel()
+    kind = f"conv2d_relu_max_pool2d to {_FEW_TAPS if taps <= _FEW_TAPS else _MOST_TAPS} taps"
     size = x.shape[0] * w.shape[0] * math.prod(out)
-    return depth <= 160 and _gpu_route.is_faster("conv2d_relu_max_pool2d", kind, x.dtype, size)
+    return taps <= _MOST_TAPS and _gpu_route.is_faster("conv2d_relu_max_pool2d", kind, x.dtype, size)
 
 
 def prefers_direct(x, w, geometry, out, windows) -> bool:
