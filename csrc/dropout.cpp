@@ -21,11 +21,11 @@ bool is_dense(const Tensor& t) {
   return true;
 }
 
-// An uninitialised tensor of a dense tensor's strides; a contiguous one's in their usual form, as stock's product has
-// them.
-Tensor empty_as(const Tensor& t) {
+// An uninitialised tensor of a dense tensor's strides; a contiguous one's in their usual form where stock's result is a
+// product: on the CPU, and alpha_dropout's. Stock's kernel for CUDA keeps the strides of dimensions of size 1.
+Tensor empty_as(const Tensor& t, bool product) {
   const int64_t dims = t.dim();
-  if (!t.is_contiguous()) return uninitialised_like(t);
+  if (!product || !t.is_contiguous()) return uninitialised_like(t);
   require(dims <= 64, "dropout: expected at most 64 dimensions");
   int64_t usual[64];
   for (int64_t d = dims - 1, stride = 1; d >= 0; --d) {
@@ -65,7 +65,8 @@ template <class Backend>
 Tensor dropout(const Tensor& x, const Tensor& seed, double p, double scale, double shift, double fill) {
   const DropoutShape s = shape_of(x, seed, p, scale, shift, fill);
   const bool fits = is_dense(x);
-  Tensor y = fits ? empty_as(x) : torch::stable::clone(x);  // the clone is dense: dropped in place
+  Tensor y =
+      fits ? empty_as(x, !x.is_cuda() || fill != 0) : torch::stable::clone(x);  // the clone is dense: dropped in place
   Backend::dropout(y, fits ? x : y, s);
   return y;
 }

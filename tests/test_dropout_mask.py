@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import simt_kernels
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 import torchext
+from torchext.dropout import empty_result
 from torchext.nn import functional as F
 
 SIGMAS = 5
@@ -113,6 +115,16 @@ def test_elements_are_counted_in_the_order_of_the_outputs_memory(case, op, layou
     assert y.stride() == torch.dropout(x.cpu(), 0.5, True).stride()  # on a GPU it keeps odd strides of single channels
     in_memory = y.as_strided((y.numel(),), (1,))
     assert torch.equal(in_memory != 0, torch.as_tensor(reference.keep(11, y.numel(), 0.5)))
+    assert op(x, seed_of(11), 0.5, 1.0, 0.5, 0.25).stride() == torch.alpha_dropout(x, 0.5, True).stride()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_fake_result_has_the_strides_of_stocks_on_its_device(device):
+    with FakeTensorMode():
+        x = torch.empty_strided((3, 1, 5, 6), (30, 1, 6, 1), device=device)
+        dropped, alpha_dropped = (empty_result(x, fill).stride() for fill in (0.0, 0.25))
+    assert alpha_dropped == (30, 30, 6, 1)
+    assert dropped == ((30, 1, 6, 1) if device == "cuda" else (30, 30, 6, 1))  # stock's kernel for CUDA keeps them
 
 
 def test_the_mask_does_not_depend_on_the_number_of_threads(threads):

@@ -12,8 +12,14 @@ from . import _gpu_route, _route
 from ._op import Function, define, twice_differentiable, wants_grad
 
 
+def empty_result(x, fill):
+    """Of x, contiguous or in any order of dimensions; strides as in csrc/dropout.cpp's empty_as."""
+    product = not x.is_cuda or fill != 0
+    return x.new_empty(x.shape) if product and x.is_contiguous() else torch.empty_like(x)
+
+
 def _fake(x, seed, p, scale, shift, fill):
-    return x.new_empty(x.shape) if x.is_contiguous() else torch.empty_like(x)
+    return empty_result(x, fill)
 
 
 def _fake_(x, seed, p, scale, shift, fill):
