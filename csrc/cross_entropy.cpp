@@ -71,7 +71,8 @@ struct Cpu {
                                           ptr<T>(logits.x), target, logits.shape);
     CpuLoss::require_in_range("cross_entropy", total.out_of_range, target.index, logits.shape.c, options.ignore_index);
     stats[size - 1] = static_cast<A>(total.weight);
-    if (options.reduction != kNone) ptr<T>(loss)[0] = static_cast<T>(mean ? total.loss / total.weight : total.loss);
+    if (options.reduction != kNone)
+      ptr<T>(loss)[0] = static_cast<T>(mean ? mean_loss(total.loss, total.weight) : total.loss);
   }
 
   template <typename T>

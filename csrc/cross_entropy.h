@@ -4,7 +4,7 @@
 // with w the class weights (1 if none) and e the label smoothing.
 //   loss = sum_j q[j] (log sum_k exp(x[k]) - x[j])       dx[j] = dloss (softmax(x)[j] sum_k q[k] - q[j])
 // mean divides the sum of the losses by the total weight: the sum of w[t] over positions not ignored, or of 1 for
-// probabilities.
+// probabilities; it is NaN where that is 0.
 //
 // Saved beside x: max and 1 / sum_k exp(x[k] - max). Their logarithm alone would lose log2(|x|) bits of large logits.
 #pragma once

@@ -1,6 +1,8 @@
 // What the glue of cross_entropy shares with that of linear_cross_entropy: the options, the target as each backend's
 // kernels read it, and the CPU's loss and gradient of all positions, block by block on torch's threads.
 #pragma once
+#include <limits>
+
 #include "cpu/scratch.h"
 #include "cross_entropy.h"
 #include "glue.h"
@@ -13,6 +15,11 @@ struct LossOptions {
   double label_smoothing;
   int64_t reduction;
 };
+
+// NaN over no weight: smoothing gives targets of weight 0 a loss, and sum / 0 would be infinite.
+inline double mean_loss(double sum, double weight) {
+  return weight == 0 ? std::numeric_limits<double>::quiet_NaN() : sum / weight;
+}
 
 inline bool is_index(const Tensor& target) { return target.scalar_type() == ScalarType::Long; }
 

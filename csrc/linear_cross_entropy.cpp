@@ -101,7 +101,7 @@ struct Cpu {
       dw.add(z, x, s.n, place);
       db.add(z, rows_of(ones, 1, 0, s.n), s.n, place);
     });
-    if (loss && !p.each()) *loss = static_cast<T>(p.mean() ? sum / total : sum);
+    if (loss && !p.each()) *loss = static_cast<T>(p.mean() ? mean_loss(sum, total) : sum);
   }
 };
 

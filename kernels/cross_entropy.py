@@ -93,7 +93,8 @@ def total_kernel(sums, loss, total_weight, count, MEAN: tl.constexpr, TOTAL: tl.
     total, divisor = tl.sum(loss_sum), tl.sum(weight_sum)
     tl.store(total_weight, divisor.to(ACC))
     if loss is not None:
-        result = total / divisor if MEAN else total
+        # Smoothing gives targets of weight 0 a loss, and total / 0 would be infinite: the mean over no weight is NaN.
+        result = total / divisor * tl.where(divisor == 0, float("nan"), 1.0) if MEAN else total
         tl.store(loss, rounded(result.to(ACC), loss.dtype.element_ty))
 
 

@@ -75,6 +75,18 @@ def test_mean_of_nothing_is_nan_and_its_gradient_zero(case, shape, smoothing):
     assert loss.isnan() and (torch.autograd.grad(loss, x)[0] == 0).all()
 
 
+@pytest.mark.parametrize("shape", [(5,), (1, 5), (3, 80), (2, 5, 4)], ids=str)
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_mean_over_targets_of_no_weight_is_nan(case, shape, smoothing):
+    positions, classes = class_sizes(shape)
+    weight = torch.rand(classes).to(case.dtype).index_fill(0, torch.tensor([1]), 0.0)
+    target = torch.ones(positions, dtype=torch.int64)
+    for reduction in REDUCTIONS:
+        pair = both(target, weight, label_smoothing=smoothing, reduction=reduction)
+        case.assert_same_as_stock(*pair, [case.leaf(*shape)])
+        assert pair[0](case.tensor(*shape)).isnan().any() == (reduction == "mean")
+
+
 def test_empty_batches(case):
     for shape, reduction in itertools.product([(0, 3), (0, 3, 4), (2, 3, 0)], REDUCTIONS):
         for target in (indices(shape), probabilities(shape, case.dtype)):

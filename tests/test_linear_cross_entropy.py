@@ -58,6 +58,15 @@ def test_nothing_but_ignored_targets(case, reduction):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_mean_over_targets_of_no_weight_is_nan(case, reduction):
+    weight = torch.tensor([0.3, 0.0, 1.0, 0.5, 0.7], dtype=torch.float64)
+    pair = both(torch.ones(4, dtype=torch.int64), weight, chunk=3, reduction=reduction, label_smoothing=0.3)
+    inputs = leaves(case, 4, 3, 5)
+    case.assert_same_as_stock(*pair, inputs)
+    assert pair[0](*inputs).isnan().any() == (reduction == "mean")
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("probable", [False, True])
 def test_one_row_without_its_dimension(case, reduction, probable):
     x, w, b = case.leaf(1, 4), case.leaf(5, 4), case.leaf(5)

@@ -185,7 +185,8 @@ def cross_entropy(
         label_smoothing: the share of every target, 0 to 1, that is spread over all classes.
 
     Returns:
-        The loss, a scalar or, for "none", ``[n, ...]``. The mean of nothing is NaN, and its gradient 0.
+        The loss, a scalar or, for "none", ``[n, ...]``. The mean of nothing is NaN, and its gradient 0;
+        so is the mean over targets whose weights are all 0, and its gradient NaN.
 
     Raises:
         IndexError: an index is neither in ``[0, c)`` nor ``ignore_index``.

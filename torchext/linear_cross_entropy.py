@@ -207,7 +207,8 @@ def linear_cross_entropy(
             (None: a quarter of ``linear_weight``'s memory in logits, or 32 MiB). A second backward is always allowed.
 
     Returns:
-        The loss, a scalar or, for "none", ``[n, d1, ...]``. The mean of nothing is NaN, and its gradient 0.
+        The loss, a scalar or, for "none", ``[n, d1, ...]``. The mean of nothing is NaN, and its gradient 0;
+        so is the mean over targets whose weights are all 0, and its gradient NaN.
 
     Raises:
         IndexError: an index is neither in ``[0, c)`` nor ``ignore_index``.

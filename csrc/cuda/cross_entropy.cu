@@ -25,7 +25,9 @@ __global__ void __launch_bounds__(kTotalThreads)
   const double sum = block_reduce<kTotalThreads>(total.loss), weight = block_reduce<kTotalThreads>(total.weight);
   if (threadIdx.x != 0) return;
   store(total_weight, static_cast<acc_t<T>>(weight));
-  if (loss) store(loss, static_cast<T>(mean ? sum / weight : sum));
+  // Smoothing gives targets of weight 0 a loss, and sum / 0 would be infinite: the mean over no weight is NaN.
+  const double average = weight == 0 ? static_cast<double>(NAN) : sum / weight;
+  if (loss) store(loss, static_cast<T>(mean ? average : sum));
 }
 
 template <typename T>
