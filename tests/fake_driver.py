@@ -25,6 +25,7 @@ from torch import library
 
 NVIDIA = Path(triton.__file__).parent / "backends/nvidia"
 launching: Launch | None = None
+timed = 0  # configurations that the autotuner ran to the end
 SOURCE = Path(__file__).with_name("fake_cuda.c")
 
 
@@ -90,7 +91,9 @@ def install(folder: Path) -> ctypes.CDLL:
 
         def get_benchmarker(self):
             def benchmark(call, quantiles, **options):
+                global timed
                 call()
+                timed += 1
                 return [1.0] * len(quantiles)
 
             return benchmark

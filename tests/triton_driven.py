@@ -1,7 +1,7 @@
 """Run by test_triton_driver.py in a process of its own, without the interpreter: every Triton kernel on a fake driver.
 
 `python tests/triton_driven.py FOLDER [--dtype float32 ...] [--all]` prints, as JSON, the launches that failed, what
-the others' kernels use, and which kernels were never launched. Triton's cache is kept in FOLDER.
+the others' kernels use, and which kernels there are and were launched. Triton's cache is kept in FOLDER.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -90,41 +90,59 @@ def work(dtype: str, everything: bool) -> Iterator[tuple[str, Callable]]:
     static_triton_cases.HALF = static_triton_cases.SINGLE = static_triton_cases.DOUBLE = kind
     for op, cases in static_triton_cases.CASES.items():
         for number, case in enumerate(cases()):
-            yield f"{op} {dtype} at size {number}", case
+            yield f"at size {number}: {op} {dtype}", case
 
 
-def too_few(kernels) -> None:
-    """A launcher that passes one argument too few."""
-    original = kernels.dropout.launch
-    kernels.dropout.launch = lambda kernel, grid, *args, **meta: original(kernel, grid, *args[:-1], **meta)
+def too_few(launch):
+    """A launcher passes one argument too few."""
+    return lambda kernel, grid, *args, **meta: launch(kernel, grid, *args[:-1], **meta)
 
 
-def too_large(kernels) -> None:
-    """A tile with more shared memory than a multiprocessor has: 20 stages of 128 x 64 operands of 2 bytes."""
-    kernels.linear_relu.SMALL |= {"num_stages": 20}
+def too_large(launch):
+    """A tile needs more shared memory than a multiprocessor has: 20 stages of 128 x 64 operands of 2 bytes."""
+    return lambda *args, **meta: launch(*args, **meta | {"num_stages": 20})
 
 
-def too_large_candidate(kernels) -> None:
-    """The same, of a configuration that only the autotuner tries."""
-    worse = triton.Config({"BM": 128, "BN": 256}, num_warps=8, num_stages=8)
-    kernels.linear_relu.tuned_product_kernel.configs.append(worse)
+def too_large_candidate(launch):
+    """The same of a configuration that only the autotuner tries: 8 stages of 384 x 64."""
+
+    def tuned(kernel, *args, **meta):
+        before, worse = kernel.configs, triton.Config({"BM": 128, "BN": 256}, num_warps=8, num_stages=8)
+        kernel.configs = [before[0], worse]
+        launch(kernel, *args, **meta)
+        kernel.configs = before
+
+    return tuned
 
 
-def too_many(kernels) -> None:
-    """A grid with more than 65535 blocks in its second dimension."""
-    original = kernels.dropout.launch
-    kernels.dropout.launch = lambda kernel, grid, *args, **meta: original(kernel, (1, 1 << 16), *args, **meta)
+def too_many(launch):
+    """A grid has more than 65535 blocks in its second dimension."""
+    return lambda kernel, grid, *args, **meta: launch(kernel, (1, 1 << 16), *args, **meta)
 
 
-def on_the_host(kernels) -> None:
-    """A tensor that its launcher made without a device."""
-    original = kernels.dropout.launch
-    kernels.dropout.launch = lambda kernel, grid, x, y, seed, *args, **meta: original(
-        kernel, grid, x, y, torch.zeros((), dtype=torch.int64), *args, **meta
-    )
+def on_the_host(launch):
+    """A launcher made a tensor without saying where."""
+    seed = torch.zeros((), dtype=torch.int64)
+    return lambda kernel, grid, x, y, _, *args, **meta: launch(kernel, grid, x, y, seed, *args, **meta)
 
 
-FAULTS = {fault.__name__: fault for fault in (too_few, too_large, too_large_candidate, too_many, on_the_host)}
+FAULTS = {  # each with the module whose launcher has it, and the program that meets it
+    too_few: ("dropout", "dropout bfloat16"),
+    too_large: ("linear_relu", "linear bfloat16"),
+    too_large_candidate: ("linear_relu", "at size 0: linear_relu bfloat16"),
+    too_many: ("dropout", "dropout bfloat16"),
+    on_the_host: ("dropout", "at size 0: dropout bfloat16"),
+}
+
+
+def faulty(kernels) -> Iterator[tuple[str, Callable]]:
+    """Programs with a fault planted, named after it."""
+    programs = dict(work("bfloat16", False))
+    for fault, (name, program) in FAULTS.items():
+        module = getattr(kernels, name)
+        before, module.launch = module.launch, fault(module.launch)
+        yield f"{fault.__name__}: {program}", programs[program]
+        module.launch = before
 
 
 def row(launch: fake_driver.Launch, at: str) -> dict:
@@ -140,12 +158,20 @@ def said(error: Exception | None) -> str:
     return "" if error is None else f"{type(error).__name__}: {error}"[-2000:]
 
 
-def names(kernels) -> set[str]:
-    """All kernels of the package that a launcher may name: helpers are called by kernels, and named otherwise."""
-    modules = [m for m in vars(kernels).values() if hasattr(m, "__file__")]
+def kernels_of(package) -> dict[str, str]:
+    """The module of each kernel that a launcher may name; helpers, which kernels call, are named otherwise."""
+    modules = [m for m in vars(package).values() if hasattr(m, "__file__")]
     found = [k for m in modules for k in vars(m).values() if hasattr(k, "fn") and hasattr(k, "run")]
-    found = [getattr(k.fn, "fn", k.fn).__name__ for k in found]
-    return {name for name in found if name.endswith("_kernel")}
+    found = [getattr(k.fn, "fn", k.fn) for k in found]
+    return {f.__name__: f.__module__.rsplit(".", 1)[1] for f in found if f.__name__.endswith("_kernel")}
+
+
+def forget(package) -> None:
+    """What the autotuner chose, but not what it has on disk."""
+    for module in vars(package).values():
+        for kernel in vars(module).values() if hasattr(module, "__file__") else ():
+            if hasattr(kernel, "configs"):
+                kernel.cache.clear()
 
 
 def main() -> int:
@@ -154,7 +180,8 @@ def main() -> int:
     parser.add_argument("--dtype", nargs="*", default=DTYPES[1:2], choices=DTYPES)
     parser.add_argument("--all", action="store_true", help="unaligned tensors and dense gradients as well")
     parser.add_argument("--only", nargs="*", default=[""], help="programs whose names start so")
-    parser.add_argument("--fault", choices=FAULTS, help="plants it first")
+    parser.add_argument("--again", action="store_true", help="then once more, the choices of the autotuner forgotten")
+    parser.add_argument("--faults", action="store_true", help="nothing but programs with a fault planted")
     options = parser.parse_args()
     cuda = fake_driver.install(options.folder)
     with warnings.catch_warnings():
@@ -162,7 +189,7 @@ def main() -> int:
         import torchext
 
         kernels = importlib.import_module("torchext.kernels")
-    failed, loaded, launched = [], [], set()
+    failed, loaded, timed, launched = [], [], [], set()
 
     def report(launch):
         launched.add(launch.kernel)
@@ -171,24 +198,26 @@ def main() -> int:
         elif launch.used is not None:
             loaded.append(row(launch, name))
 
-    if options.fault:
-        FAULTS[options.fault](kernels)
+    def programs():
+        if options.faults:
+            yield from faulty(kernels)
+        for dtype in [] if options.faults else options.dtype:
+            yield from ((n, p) for n, p in work(dtype, options.all) if n.startswith(tuple(options.only)))
+
     with fake_driver.watched(report), torchext.backend("triton"), torchext.record_routes() as routes:
-        for dtype in options.dtype:
-            for name, program in work(dtype, options.all):
-                if not name.startswith(tuple(options.only)):
-                    continue
+        for _ in range(2 if options.again else 1):
+            forget(kernels)
+            for name, program in programs():
                 cuda.fake_host("at size" in name)  # where the device's tensors have no memory
                 try:
                     program()
                 except Exception as error:
                     failed.append({"at": name, "error": said(error)})
-                print(
-                    f"{time.process_time():.1f} s, {cuda.fake_launches()} launches: {name}", file=sys.stderr, flush=True
-                )
+                print(f"{sum(os.times()[:4]):6.1f} s {name}", file=sys.stderr, flush=True)
+            timed.append(fake_driver.timed)
     stock = sorted({f"{r.op}: {r.why}" for r in routes if r.backend == "stock"})
     print(json.dumps({"failed": failed, "loaded": loaded, "stock": stock, "launches": cuda.fake_launches(),
-                      "never": sorted(names(kernels) - launched)}))  # fmt: skip
+                      "timed": timed, "kernels": kernels_of(kernels), "launched": sorted(launched)}))  # fmt: skip
     return 0
 
 
