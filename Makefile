@@ -41,7 +41,7 @@ static: build
 
 # Everything that needs a GPU, by an interpreter that has torch, Triton, pytest and ninja; nothing is downloaded.
 gpu:
-	$(PYTHON) bench/gpu.py $(STEPS)
+	$(PYTHON) bench/gpu.py $(STAGES) $(if $(WHEEL),--wheel $(WHEEL))
 
 lint: $(VENV)/tools
 	$(BIN)/ruff check .

@@ -205,7 +205,7 @@ def main() -> int:
     parser.add_argument(
         "--largest", type=float, default=float("inf"), help="no row of more floating-point work or bytes"
     )
-    parser.add_argument("--providers", nargs="*", default=["stock", "native", "triton"], choices=BACKENDS)
+    parser.add_argument("--providers", nargs="*", default=list(BACKENDS), choices=BACKENDS)
     parser.add_argument("--warm", metavar="I/N")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
