@@ -31,6 +31,7 @@ from .harness import OURS, STOCK, Case, Peer
 from .results import write
 
 FORWARD, TRAINING = "forward", "training"
+TF32 = "tf32"
 BACKENDS = {STOCK: "stock", "native": "native", "triton": "triton", "auto": "auto"}
 ROUNDS, REPLAYS = 3, 7
 LONG = 2e-3  # seconds that one timed piece of work should take
@@ -87,6 +88,23 @@ def device_us(run: Callable[[], object], repeats: int) -> float:
     return statistics.median(found)
 
 
+def roof_of(device: str) -> roof.Roof:
+    """Copies and large products, timed as the rows are; float32's products in TF32 too, which cuDNN takes for them."""
+    copies = []
+    for size in roof.COPIED[device]:
+        x = torch.ones(size // 8, device=device)
+        y = torch.empty_like(x)
+        copies.append((size, round(1e6 * size / device_us(functools.partial(y.copy_, x), 10))))
+    side = roof.SIDE[device]
+    a, rates = torch.randn(side, side, device=device), {}
+    for name, dtype in (("float32", torch.float32), (TF32, torch.float32), ("bfloat16", torch.bfloat16)):
+        before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, name == TF32
+        b = a.to(dtype)
+        rates[name] = round(2e6 * side**3 / device_us(functools.partial(torch.mm, b, b), 2))
+        torch.backends.cuda.matmul.allow_tf32 = before
+    return roof.Roof(tuple(copies), rates)
+
+
 def results(case: Case, provider: str, tensors: list[Tensor], dy: Tensor) -> list[Tensor]:
     torch.manual_seed(0)
     y = function_of(case, provider)(*tensors)
@@ -102,8 +120,9 @@ def distance(ours: list[Tensor], stock: list[Tensor]) -> float:
 def measure(case: Case, device: str, providers: list[str], top: roof.Roof) -> dict:
     with torch.device(device):
         tensors = case.inputs(device)
-    floor = case.floor()
-    dtype = case.identity()["dtype"]
+    floor, dtype = case.floor(), case.identity()["dtype"]
+    if case.op.startswith("conv2d") and dtype == "float32" and torch.backends.cudnn.allow_tf32:
+        dtype = TF32
     row = {**case.identity(), "shape": case.size.shape, "floor_us": {
         FORWARD: round(1e6 * top.seconds(floor.forward, dtype), 2),
         TRAINING: round(1e6 * top.seconds(floor.forward + floor.backward, dtype), 2),
@@ -218,7 +237,7 @@ def main() -> int:
         warm(device, chosen, options.warm)
         return 0
     known = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
-    top = roof.measure(device, (torch.float32, torch.bfloat16), 0.02)
+    top = roof_of(device)
     done = {(r["op"], r["size"], r["dtype"], r["layout"]) for r in known["rows"]}
     known |= {"environment": environment.describe(device), "roof": {"copy": top.copy, "gemm": top.gemm}}
     rates = ", ".join(f"{dtype} {rate / 1e12:.0f} TFLOP/s" for dtype, rate in top.gemm.items())
