@@ -24,7 +24,7 @@ from torch import Tensor
 import torchext
 from torchext import _route
 
-from . import environment, roof
+from . import environment, roof, stats
 from .clock import captured
 from .gpu_sizes import cases
 from .harness import OURS, STOCK, Case, Peer
@@ -33,7 +33,7 @@ from .results import write
 FORWARD, TRAINING = "forward", "training"
 TF32 = "tf32"
 BACKENDS = {STOCK: "stock", "native": "native", "triton": "triton", "auto": "auto"}
-ROUNDS, REPLAYS = 3, 7
+ROUNDS, REPLAYS = 7, 7
 LONG = 2e-3  # seconds that one timed piece of work should take
 
 
@@ -161,9 +161,10 @@ def time_mode(row: dict, runs: dict[str, Callable], mode: str) -> None:
     for name, run in runs.items():
         with torchext.backend(BACKENDS.get(name, "auto")):
             call_us(run, 3)
-            repeats[name] = max(1, min(50, int(1e6 * LONG / call_us(run, 5))))
-    for _ in range(ROUNDS):
-        for name, run in runs.items():
+            repeats[name] = max(1, min(20, int(1e6 * LONG / call_us(run, 5))))
+    for turn in range(ROUNDS):
+        for name in stats.order(list(runs), turn):
+            run = runs[name]
             with torchext.backend(BACKENDS.get(name, "auto")):
                 calls[name].append(call_us(run, repeats[name]))
     for name, run in runs.items():

@@ -19,8 +19,8 @@ def image(*shape, layout=torch.contiguous_format):
     return torch.randn(shape).contiguous(memory_format=layout).requires_grad_()
 
 
-def loss(rows, classes):
-    x, target = torch.randn(rows, classes, requires_grad=True), torch.randint(classes, (rows,))
+def loss(rows, classes, *positions):
+    x, target = torch.randn(rows, classes, *positions, requires_grad=True), torch.randint(classes, (rows, *positions))
     return lambda: F.cross_entropy(x, target)
 
 
@@ -44,6 +44,7 @@ MEASURED = {
     "cross_entropy to 32 classes": (loss(16, 32), 512),
     "cross_entropy to 512 classes": (loss(16, 33), 528),
     "cross_entropy": (loss(2, 513), 1026),
+    "cross_entropy of planes": (loss(2, 3, 4, 5), 120),
     "max_pool2d apart": (pool(2), 512),
     "max_pool2d apart, channels_last": (pool(2, layout=LAST), 512),
     "max_pool2d overlapping": (pool(3, 2, 1), 512),
@@ -63,7 +64,6 @@ UNMEASURED = {
     "max_pool2d of a large window": pool(4),
     "max_pool2d dilated": pool(2, dilation=2),
     "a deep pooled convolution": pooled_convolution(18, 3),
-    "cross_entropy of planes": lambda: F.cross_entropy(image(2, 3, 8, 8), torch.randint(3, (2, 8, 8))),
     "cross_entropy of probabilities": lambda: F.cross_entropy(linear()[0], torch.rand(8, 8).softmax(1)),
 }
 

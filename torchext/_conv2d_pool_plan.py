@@ -41,16 +41,19 @@ _SHARED = 96 << 10  # bytes that a GPU block stages at most: kDirectShared in cs
 _FEW_TAPS, _MOST_TAPS = 32, 160  # of all channels: on a GPU a library's tensor cores win with the depth of the product
 
 
-def is_too_deep_on_gpu(x, w) -> bool:
-    """Whether "auto" need not look further on a GPU."""
-    return _gpu_route.is_auto_on_gpu(x) and isinstance(w, Tensor) and w.shape[1:].numel() > _MOST_TAPS
-
-
-def _is_faster_on_gpu(x, w, out) -> bool:
+def _is_faster_on_gpu(w, dtype, size) -> bool:
     taps = w.shape[1:].numel()
     kind = f"conv2d_relu_max_pool2d to {_FEW_TAPS if taps <= _FEW_TAPS else _MOST_TAPS} taps"
-    size = x.shape[0] * w.shape[0] * math.prod(out)
-    return taps <= _MOST_TAPS and _gpu_route.is_faster("conv2d_relu_max_pool2d", kind, x.dtype, size)
+    return taps <= _MOST_TAPS and _gpu_route.is_faster("conv2d_relu_max_pool2d", kind, dtype, size)
+
+
+def is_stocks_on_gpu(x, w) -> bool:
+    """Whether "auto" need not plan (20 us of Python), since even padded by the whole filter the results are too few."""
+    if not _gpu_route.is_auto_on_gpu(x) or not isinstance(w, Tensor) or x.dim() != 4 or w.dim() != 4:
+        return False
+    n, _, h, width = x.shape
+    k, _, r, s = w.shape
+    return not _is_faster_on_gpu(w, x.dtype, n * k * (h + r) * (width + s))
 
 
 def prefers_direct(x, w, geometry, out, windows) -> bool:
@@ -62,7 +65,7 @@ def prefers_direct(x, w, geometry, out, windows) -> bool:
         return geometry[4] == DIRECT
     stride, _, dilation = geometry[:3]
     taps = w.shape[2:]
-    if _route.auto() and not _is_faster_on_gpu(x, w, out):
+    if _route.auto() and not _is_faster_on_gpu(w, x.dtype, x.shape[0] * w.shape[0] * math.prod(out)):
         return False
     rows, columns = (
         ((kernel + 1) // 2 * 2 - 1) * step + (count - 1) * apart + 1

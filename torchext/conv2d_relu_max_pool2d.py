@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from . import _route
 from ._conv2d_plan import WANTS, WINOGRAD, is_single, out_size, plan
-from ._conv2d_pool_plan import is_too_deep_on_gpu, pays_together, pool_plan, pooled_size, prefers_direct
+from ._conv2d_pool_plan import is_stocks_on_gpu, pays_together, pool_plan, pooled_size, prefers_direct
 from ._op import Function, define, twice_differentiable, wants_grad
 from .conv2d import (
     GEOMETRY,
@@ -149,7 +149,7 @@ def conv2d_relu_max_pool2d(
         options = dict(zip(POOL_OPTIONS, pool))
         args = input.unsqueeze(0), weight, bias, stride, padding, dilation, groups
         return conv2d_relu_max_pool2d(*args, **options).squeeze(0)
-    if is_too_deep_on_gpu(input, weight):
+    if is_stocks_on_gpu(input, weight):
         return max_pool2d(conv2d_relu(input, weight, bias, stride, padding, dilation, groups), *pool)
     geometry, out = plan(input, weight, bias, stride, padding, dilation, groups, pooled=True)
     windows = None if out is None else pool_plan(*pool, out)

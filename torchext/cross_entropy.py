@@ -65,13 +65,18 @@ def _is_tiny_of_many(x):
 
 
 def _is_faster_on_gpu(x, target):
-    """Of class indices for rows of logits; other targets and planes were not measured there."""
-    size = x.numel()
-    if _gpu_route.is_small("cross_entropy", size) or x.dim() != 2 or target.dtype is not torch.int64:
+    """Of class indices; probabilities were not measured there."""
+    size, dims = x.numel(), x.dim()
+    if _gpu_route.is_small("cross_entropy", size) or dims < 2 or target.dtype is not torch.int64:
         return False
     classes = x.shape[1]
-    kind = "cross_entropy to 32 classes" if classes <= 32 else "cross_entropy to 512 classes"
-    return _gpu_route.is_faster("cross_entropy", kind if classes <= 512 else "cross_entropy", x.dtype, size)
+    if dims > 2:
+        kind = "cross_entropy of planes"
+    elif classes <= 512:
+        kind = "cross_entropy to 32 classes" if classes <= 32 else "cross_entropy to 512 classes"
+    else:
+        kind = "cross_entropy"
+    return _gpu_route.is_faster("cross_entropy", kind, x.dtype, size)
 
 
 def _stock_is_faster(x, target) -> bool:

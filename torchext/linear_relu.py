@@ -111,11 +111,11 @@ _WHY_STOCK = "stock measured faster at this size"
 def _stock_is_faster(x, w, relu) -> bool:
     if _route._backend != "auto" or type(x) not in PLAIN or type(w) not in PLAIN:
         return False
+    if x.is_cuda:
+        return True
     shape = w.shape
     if len(shape) != 2:
         return False
-    if x.is_cuda:
-        return True
     columns, depth = shape
     size, dtype = x.numel(), x.dtype
     work, wide = size * columns, dtype is torch.float32 or dtype is torch.float64

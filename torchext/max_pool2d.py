@@ -112,7 +112,7 @@ def _is_faster_on_gpu(x, channels_last, window, return_indices) -> bool:
 
 
 def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, convolution=None):
-    if _route.auto() and type(input) in _route.PLAIN and _is_small(input):
+    if _route._backend == "auto" and type(input) in _route.PLAIN and _is_small(input):
         _route.note_stock(op, _gpu_route.WHY if input.is_cuda else _WHY_SMALL)
         try:
             if return_indices:
