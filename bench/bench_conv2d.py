@@ -24,8 +24,8 @@ LARGE = (
 SIZES = (*LENET, *CNN, *VGG, *HALF, *LARGE)
 
 
-def label(n, c, h, w, channels, side, padding=0):
-    return f"({n},{c},{h},{w})->{channels} {side}x{side}"
+def label(n, c, h, w, channels, side, padding=0, stride=1):
+    return f"({n},{c},{h},{w})->{channels} {side}x{side}" + f"/{stride}" * (stride > 1)
 
 
 def tensors(n, c, h, w, channels, side):
@@ -34,12 +34,12 @@ def tensors(n, c, h, w, channels, side):
     return [x, leaf(channels, c, side, side), leaf(channels)]
 
 
-def _cost(s, pooled, n, c, h, w, channels, side, padding=0):
+def _cost(s, pooled, n, c, h, w, channels, side, padding=0, stride=1):
     """x, w and b read, the result written; backward reads dy, x, w and writes dw, db and, past the first layer, dx.
 
     Pooled, only the pooled map and a byte each are written and read: the map before the pool never leaves the chip.
     """
-    rows, columns = h + 2 * padding - side + 1, w + 2 * padding - side + 1
+    rows, columns = ((size + 2 * padding - side) // stride + 1 for size in (h, w))
     product = 2 * n * rows * columns * channels * c * side * side
     x, weights, y = s * n * c * h * w, s * channels * c * side * side, s * n * channels * rows * columns
     y = y // 4 * (s + 1) // s if pooled else y
@@ -58,29 +58,24 @@ def pooled_cost(s, *shape, **options):
     return _cost(s, True, *shape, **options)
 
 
-def stock_conv2d_relu(x, w, b, padding=0):
-    return stock.relu(stock.conv2d(x, w, b, padding=padding))
+def stock_conv2d_relu(x, w, b, padding=0, stride=1):
+    return stock.relu(stock.conv2d(x, w, b, stride, padding))
 
 
-def stock_conv2d_relu_max_pool2d(x, w, b, padding=0):
-    return stock.max_pool2d(stock_conv2d_relu(x, w, b, padding), 2)
+def stock_conv2d_relu_max_pool2d(x, w, b, padding=0, stride=1):
+    return stock.max_pool2d(stock_conv2d_relu(x, w, b, padding, stride), 2)
 
 
-def conv2d_relu_max_pool2d(x, w, b, padding=0):
-    return ours.conv2d_relu_max_pool2d(x, w, b, padding=padding, pool_kernel_size=2)
+def conv2d_relu_max_pool2d(x, w, b, padding=0, stride=1):
+    return ours.conv2d_relu_max_pool2d(x, w, b, stride, padding, pool_kernel_size=2)
 
 
 def onednn(after):
-    def run(x, w, b, padding=0):
-        sides = [padding, padding], [1, 1], [1, 1]
+    def run(x, w, b, padding=0, stride=1):
+        sides = [padding, padding], [stride, stride], [1, 1]
         return torch.ops.mkldnn._convolution_pointwise(x, w, b, *sides, 1, after, [], "")
 
     return Peer(run, trains=False)
-
-
-def cudnn_conv2d_relu(x, w, b, padding=0):
-    """cuDNN's convolution with bias and ReLU; torch has no backward for it."""
-    return torch.cudnn_convolution_relu(x, w, b, [1, 1], [padding, padding], [1, 1], 1)
 
 
 test_conv2d = bench(
@@ -100,7 +95,6 @@ test_conv2d_relu = bench(
         "stock": stock_conv2d_relu,
         "torchext": ours.conv2d_relu,
         "oneDNN fused": onednn("relu"),
-        "cuDNN fused": Peer(cudnn_conv2d_relu, trains=False),
     },
     cost=cost,
 )

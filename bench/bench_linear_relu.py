@@ -59,13 +59,6 @@ def onednn_linear_relu(x, w, b):
     return torch.ops.mkldnn._linear_pointwise(x, w, b, "relu", [], "")
 
 
-def cublaslt_linear_relu(x, w, b):
-    """cuBLASLt's product with bias and ReLU in its epilogue; torch has no backward for it."""
-    if not x.is_cuda:
-        raise NotImplementedError("needs a GPU")
-    return torch._addmm_activation(b, x, w.t(), use_gelu=False)
-
-
 test_linear_relu = bench(
     "linear_relu",
     sizes=LAYERS,
@@ -75,7 +68,6 @@ test_linear_relu = bench(
         "stock": stock_linear_relu,
         "torchext": ours.linear_relu,
         "oneDNN fused": Peer(onednn_linear_relu, trains=False),
-        "cuBLASLt fused": Peer(cublaslt_linear_relu, trains=False),
     },
     cost=cost,
 )

@@ -11,30 +11,46 @@ several processes fill Triton's cache at once. On a CPU there are no graphs: the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import torchext
-from torchext import _route
+from torchext import _gpu_route, _route
 
 from . import environment, roof, stats
 from .clock import captured
 from .gpu_sizes import cases
-from .harness import OURS, STOCK, Case, Peer
+from .harness import OURS, STOCK, Case
 from .results import write
 
 FORWARD, TRAINING = "forward", "training"
 TF32 = "tf32"
-BACKENDS = {STOCK: "stock", "native": "native", "triton": "triton", "auto": "auto"}
+LIBRARY = "library"
+HAVE_LIBRARY = ("linear_relu", "conv2d_relu")  # ops
+BACKENDS = (STOCK, "native", "triton", "library", "auto")
 ROUNDS, REPLAYS = 7, 7
 LONG = 2e-3  # seconds that one timed piece of work should take
+
+
+@contextlib.contextmanager
+def serving(provider: str) -> Iterator[None]:
+    """Serves by the provider: a backend, or "library" by the library's products with our epilogue at every size."""
+    before = dict(_gpu_route.LIBRARY)
+    try:
+        if provider == LIBRARY:
+            _gpu_route.LIBRARY.update(dict.fromkeys(before, _gpu_route.Row(*[_gpu_route.Least(0, 0)] * 2)))
+        with torchext.backend("auto" if provider == LIBRARY else provider):
+            yield
+    finally:
+        _gpu_route.LIBRARY.update(before)
 
 
 def function_of(case: Case, provider: str) -> Callable:
@@ -130,8 +146,10 @@ def measure(case: Case, device: str, providers: list[str], top: roof.Roof) -> di
     dy = torch.ones_like(function_of(case, STOCK)(*tensors).detach())
     runs, want = {}, results(case, STOCK, tensors, dy)
     for name in providers:
+        if name == LIBRARY and (case.op not in HAVE_LIBRARY or device == "cpu"):
+            continue
         try:
-            with torchext.backend(BACKENDS[name]), torchext.record_routes() as routes:
+            with serving(name), torchext.record_routes() as routes:
                 got = results(case, name, tensors, dy)
             row[name] = {"route": "+".join(sorted({route.backend for route in routes})) or STOCK}
             if case.op != "dropout":
@@ -141,17 +159,8 @@ def measure(case: Case, device: str, providers: list[str], top: roof.Roof) -> di
         except Exception as error:
             row[name] = {"failed": f"{type(error).__name__}: {str(error)[:300]}"}
     del want
-    peers = {n: p for n, p in case.providers.items() if isinstance(p, Peer) and n.endswith("fused") and not p.trains}
-    frozen = [t.detach() for t in tensors]
-    for name, peer in peers.items():
-        run = functools.partial(case.bind(peer.function), *frozen)
-        try:
-            run()
-        except Exception:
-            continue  # for another device
-        runs[name], row[name] = {FORWARD: run}, {"route": name}
     for mode in (FORWARD, TRAINING):
-        time_mode(row, {name: run[mode] for name, run in runs.items() if mode in run}, mode)
+        time_mode(row, {name: run[mode] for name, run in runs.items()}, mode)
     return row
 
 
@@ -159,18 +168,18 @@ def time_mode(row: dict, runs: dict[str, Callable], mode: str) -> None:
     """Adds each provider's two figures; the eager calls take turns, so that whatever the host does hits all alike."""
     repeats, calls = {}, {name: [] for name in runs}
     for name, run in runs.items():
-        with torchext.backend(BACKENDS.get(name, "auto")):
+        with serving(name):
             call_us(run, 3)
             repeats[name] = max(1, min(20, int(1e6 * LONG / call_us(run, 5))))
     for turn in range(ROUNDS):
         for name in stats.order(list(runs), turn):
             run = runs[name]
-            with torchext.backend(BACKENDS.get(name, "auto")):
+            with serving(name):
                 calls[name].append(call_us(run, repeats[name]))
     for name, run in runs.items():
         row[name][f"{mode}_call"] = round(statistics.median(calls[name]), 2)
         try:
-            with torchext.backend(BACKENDS.get(name, "auto")):
+            with serving(name):
                 row[name][f"{mode}_device"] = round(device_us(run, min(20, repeats[name])), 2)
         except Exception as error:
             row[name]["uncaptured"] = f"{type(error).__name__}: {str(error)[:300]}"

@@ -33,6 +33,11 @@ LAYERS = (
 FIRST, SECOND = (64, 1, 28, 28, 6, 5), (64, 6, 12, 12, 16, 5)  # LeNet's
 CNN = (100, 1, 28, 28, 16, 5), (100, 16, 14, 14, 32, 5)  # with padding 2
 WIDE = (32, 64, 56, 56, 64, 3), (256, 64, 56, 56, 64, 3), (64, 256, 14, 14, 256, 3), (64, 3, 64, 64, 64, 3)  # padding 1
+STRIDED = (  # ResNet's
+    ((64, 3, 224, 224, 64, 7), {"padding": 3, "stride": 2}),
+    ((64, 64, 56, 56, 128, 3), {"padding": 1, "stride": 2}),
+    ((64, 256, 56, 56, 64, 1), {}),
+)
 
 
 def cases() -> Iterator[Case]:
@@ -75,7 +80,7 @@ def _convolutions() -> Iterator[Case]:
     relu, pooled = bench_conv2d.test_conv2d_relu.case, bench_conv2d.test_conv2d_relu_max_pool2d.case
     for n in (4, 64, 128, 256, 512):
         for shape in (FIRST, SECOND):
-            for make in (relu, pooled) if n == 512 else (pooled,):
+            for make in (relu, pooled) if n in (4, 512) else (pooled,):
                 yield make(Size((n, *shape[1:])))
         for shape in CNN if n in (64, 512) else ():
             yield pooled(Size((n, *shape[1:]), {"padding": 2}))
@@ -84,5 +89,7 @@ def _convolutions() -> Iterator[Case]:
     for shape in WIDE:
         for dtype, layout in ((F32, NCHW), (BF16, NHWC)):
             yield relu(Size(shape, {"padding": 1}, dtype, layout))
+    for shape, options in STRIDED:
+        yield relu(Size(shape, options, BF16, NHWC))
     for shape, dtype, layout in ((WIDE[0], BF16, NHWC), (WIDE[3], F32, NCHW), (WIDE[3], BF16, NHWC)):
         yield pooled(Size(shape, {"padding": 1}, dtype, layout))

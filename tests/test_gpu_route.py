@@ -68,19 +68,6 @@ UNMEASURED = {
 }
 
 
-@pytest.fixture
-def gpu(monkeypatch):
-    """Every tensor says that it is on a GPU; no call is captured; no row of the table counts until a test says so."""
-    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda t: True), raising=False)
-    monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda t: False), raising=False)
-    for stem in _op.OPS:
-        if stem not in _op.CPU_ONLY:
-            monkeypatch.setitem(_op.GPU, stem, "native")
-    monkeypatch.setattr(_gpu_route, "_is_capturing", lambda: False)
-    with torchext.backend("auto"):
-        yield monkeypatch
-
-
 def set_row(monkeypatch, kind, eager, graph=None):
     """The table with one row alone."""
     rows = {kind: Row(Least(eager, eager if graph is None else graph), Least(NEVER, NEVER))}

@@ -58,6 +58,13 @@ TABLE: dict[str, dict[str, Row]] = {
         "conv2d_relu_max_pool2d to 32 taps": Row(Least(1 << 25, 1 << 17), Least(1 << 25, 1 << 24)),
     },
 }
+# Of a library's product with our epilogue beside stock's two calls: multiply-adds; elements of the result.
+LIBRARY: dict[str, Row] = {
+    "linear_relu": Row(Least(0, 0), Least(0, 0)),
+    "linear_relu with gradient": Row(Least(NEVER, 0), Least(NEVER, 0)),
+    "conv2d_relu": Row(Least(0, 0), Least(0, 0)),
+    "conv2d_relu with gradient": Row(Least(NEVER, 0), Least(NEVER, 0)),
+}
 
 
 def _no_capture() -> bool:
@@ -73,6 +80,12 @@ def is_faster(stem: str, kind: str, dtype: torch.dtype, size: int) -> bool:
     if row is None:
         return False
     eager, graph = row[dtype.itemsize == 2]
+    return size >= eager or (size >= graph and _captures())
+
+
+def library_is_faster(kind: str, dtype: torch.dtype, size: int) -> bool:
+    """Whether "auto" takes the library's product with its epilogue, and not stock's calls one after the other."""
+    eager, graph = LIBRARY[kind][dtype.itemsize == 2]
     return size >= eager or (size >= graph and _captures())
 
 

@@ -29,7 +29,11 @@ _record: list[Choice] | None = None
 
 @dataclass(frozen=True)
 class Choice:
-    """One call of one op: which `backend` served it ("native", "triton", "simt", "stock"); `why` where it is stock."""
+    """One call of one op: which `backend` served it, and `why` where it is stock.
+
+    "native", "triton", "simt", "stock"; or "library", on a GPU cuBLASLt's product or cuDNN's convolution with bias and
+    ReLU in its epilogue.
+    """
 
     op: str
     backend: str
@@ -189,6 +193,12 @@ def note_stock(op: str, why: str) -> None:
     """Records that stock serves a call, if anybody asked."""
     if _record is not None:
         _record.append(Choice(op, "stock", why, _layer))
+
+
+def note_library(op: str) -> None:
+    """Records that a library's product with bias and ReLU in its epilogue serves a call, if anybody asked."""
+    if _record is not None:
+        _record.append(Choice(op, "library", "", _layer))
 
 
 def note_ours(op: str, stem: str, input: Tensor) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch._prims_common import suggest_memory_format
 from torch.nn import functional as F
 
-from . import _gpu_route, _route
+from . import _gpu_library, _gpu_route, _route
 from ._conv2d_plan import LIBRARY, WANTS, few_images_are_librarys, is_single, out_size, plan
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 
@@ -106,7 +106,7 @@ def _auto_plan(x, w, b, stride, *options):
     return geometry, out
 
 
-def _library_on_gpu(op, stock, input, weight, bias, *options) -> Tensor:
+def _stock_on_gpu(op, stock, input, weight, bias, *options) -> Tensor:
     """`_route.stock` without its keywords, which take 6 us of calls that take 30 on a GPU's host."""
     if _route._record is not None:
         _route.note_stock(op, _gpu_route.WHY)
@@ -115,6 +115,14 @@ def _library_on_gpu(op, stock, input, weight, bias, *options) -> Tensor:
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         named = dict(zip(("stride", "padding", "dilation", "groups"), options))
         raise _route.refusal(op, WANTS, error, input=input, weight=weight, bias=bias, **named) from None
+
+
+def _relu_on_gpu(input, weight, bias, *options) -> Tensor:
+    y = _gpu_library.conv2d_relu(input, weight, bias, *options) if isinstance(weight, Tensor) else None
+    if y is None:
+        return _stock_on_gpu("conv2d_relu", _stock_conv2d_relu, input, weight, bias, *options)
+    _route.note_library("conv2d_relu")
+    return y
 
 
 def conv2d(
@@ -144,7 +152,7 @@ def conv2d(
     """
     if _gpu_route.is_auto_on_gpu(input):
         options = stride, padding, dilation, groups
-        return _library_on_gpu("conv2d", F.conv2d, input, weight, bias, *options)
+        return _stock_on_gpu("conv2d", F.conv2d, input, weight, bias, *options)
     if is_single(input, weight):
         return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
     geometry, out = _auto_plan(input, weight, bias, stride, padding, dilation, groups)
@@ -171,9 +179,7 @@ def conv2d_relu(
                   [0.]]]])
     """
     if _gpu_route.is_auto_on_gpu(input):
-        return _library_on_gpu(
-            "conv2d_relu", _stock_conv2d_relu, input, weight, bias, stride, padding, dilation, groups
-        )
+        return _relu_on_gpu(input, weight, bias, stride, padding, dilation, groups)
     if is_single(input, weight):
         return conv2d_relu(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
     geometry, out = _auto_plan(input, weight, bias, stride, padding, dilation, groups)

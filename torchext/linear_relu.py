@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import _C, _gpu_route, _route
+from . import _C, _gpu_library, _gpu_route, _route
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 from ._route import PLAIN
 
@@ -192,6 +192,11 @@ def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
         tensor([[0., 3.]])
     """
     if _stock_is_faster(input, weight, relu=True):
+        if input.is_cuda:
+            y = _gpu_library.linear_relu(input, weight, bias)
+            if y is not None:
+                _route.note_library("linear_relu")
+                return y
         return _at_once("linear_relu", _stock_linear_relu, input, weight, bias)
     why = _why_stock(input, weight, bias)
     if why is not None:

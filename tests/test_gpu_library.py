@@ -1,0 +1,155 @@
+"""The library's products with ReLU in their epilogue: on a GPU; without one, on tensors that say they are a GPU's."""
+
+import pytest
+import torch
+from torch.nn import functional as stock
+
+import torchext
+from torchext import _gpu_library, _gpu_route
+from torchext._gpu_route import NEVER, Least, Row
+from torchext.nn import functional as F
+
+GPU = torch.cuda.is_available()
+EVERY = Row(Least(0, 0), Least(0, 0))
+
+
+@pytest.fixture
+def library(request, monkeypatch):
+    """The library serves whatever it can; here by stock's two calls, where no cuDNN is."""
+    with torch.device("cuda") if GPU else torch.device("cpu"):
+        monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+        if not GPU:
+            request.getfixturevalue("gpu")
+            rectified = lambda x, w, b, *geometry: stock.relu(stock.conv2d(x, w, b, *geometry))
+            monkeypatch.setattr(_gpu_library, "_convolution_relu", rectified)
+        for kind in _gpu_route.LIBRARY:
+            monkeypatch.setitem(_gpu_route.LIBRARY, kind, EVERY)
+        with torchext.backend("auto"):
+            yield monkeypatch
+
+
+def leaves(*shapes, dtype=torch.float32):
+    return [torch.randn(shape).to(dtype).requires_grad_() for shape in shapes]
+
+
+def relu_of_linear(x, w, b):
+    return stock.relu(stock.linear(x, w, b))
+
+
+def relu_of_conv2d(x, w, b, *options):
+    return stock.relu(stock.conv2d(x, w, b, *options))
+
+
+CALLS = {
+    "linear": (F.linear_relu, relu_of_linear, ((7, 5), (3, 5), (3,)), ()),
+    "linear of three dimensions": (F.linear_relu, relu_of_linear, ((2, 4, 5), (3, 5), (3,)), ()),
+    "conv2d": (F.conv2d_relu, relu_of_conv2d, ((2, 3, 8, 7), (4, 3, 3, 3), (4,)), ()),
+    "conv2d with stride and padding": (F.conv2d_relu, relu_of_conv2d, ((2, 3, 8, 7), (4, 3, 3, 3), (4,)), (2, (1, 0))),
+}
+
+
+def routes(call):
+    with torchext.record_routes() as found:
+        result = call()
+    return {choice.backend for choice in found}, result
+
+
+@pytest.mark.parametrize("frozen", [(), (0,), (1,), (2,), (0, 1)], ids=str)
+@pytest.mark.parametrize("name", CALLS)
+def test_values_strides_and_gradients_are_stocks(library, name, frozen):
+    ours, theirs, shapes, options = CALLS[name]
+    tensors = [t.requires_grad_(i not in frozen) for i, t in enumerate(leaves(*shapes))]
+    used, y = routes(lambda: ours(*tensors, *options))
+    want = theirs(*tensors, *options)
+    assert used == {"library"} and y.stride() == want.stride()
+    torch.testing.assert_close(y, want, rtol=1e-3, atol=1e-3)
+    dy, wanted = torch.randn_like(want), [t for t in tensors if t.requires_grad]
+    for got, right in zip(torch.autograd.grad(y, wanted, dy), torch.autograd.grad(want, wanted, dy)):
+        torch.testing.assert_close(got, right, rtol=1e-2, atol=1e-2)
+        assert got.stride() == right.stride()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_first_and_second_derivatives(library, name):
+    ours, _, shapes, options = CALLS[name]
+    library.setattr(_gpu_library, "_FLOATS", (torch.float64,))
+    tensors = leaves(*shapes, dtype=torch.float64)
+    call = lambda *xwb: ours(*xwb, *options)
+    if GPU and "conv" in name:
+        pytest.skip("cuDNN has no such convolution in float64")
+    assert routes(lambda: call(*tensors))[0] == {"library"}
+    assert torch.autograd.gradcheck(call, tensors) and torch.autograd.gradgradcheck(call, tensors)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_forward_alone_keeps_nothing(library, name):
+    ours, _, shapes, options = CALLS[name]
+    with torch.no_grad():
+        used, y = routes(lambda: ours(*leaves(*shapes), *options))
+    assert used == {"library"} and y.grad_fn is None
+
+
+@pytest.mark.skipif(not GPU, reason="needs cuDNN and cuBLAS")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", CALLS)
+def test_nan_and_infinity_go_where_stocks_go(library, name, dtype):
+    ours, theirs, shapes, options = CALLS[name]
+    x, w, b = (t.detach() for t in leaves(*shapes, dtype=dtype))
+    x.view(-1)[3], x.view(-1)[20] = float("nan"), float("inf")
+    got, want = ours(x, w, b, *options), theirs(x, w, b, *options)
+    torch.testing.assert_close(got, want, rtol=0.1, atol=0.1, equal_nan=True)
+
+
+def conv(x, w, b, **options):
+    return lambda: F.conv2d_relu(x, w, b, **options)
+
+
+AUTOCAST = "under autocast"
+X, W, B = torch.randn(2, 4, 6, 6), torch.randn(4, 4, 3, 3), torch.randn(4)
+STOCKS = {
+    "without a bias": conv(X, W, None),
+    "grouped": conv(X, W[:, :1], B, groups=4),
+    "dilated": conv(X, W, B, dilation=2),
+    "padding in words": conv(X, W, B, padding="same"),
+    "one image": conv(X[0], W, B),
+    "no image": conv(X[:0], W, B),
+    "float64": conv(X.double(), W.double(), B.double()),
+    AUTOCAST: conv(X, W, B),
+    "linear without a bias": lambda: F.linear_relu(X, torch.randn(5, 6)),
+    "a row": lambda: F.linear_relu(torch.randn(6), torch.randn(5, 6), torch.randn(5)),
+    "vmapped": lambda: torch.vmap(lambda x: F.linear_relu(x, torch.ones(5, 6), torch.ones(5)))(X[0]),
+}
+
+
+@pytest.mark.parametrize("name", STOCKS)
+def test_what_was_not_measured_is_stocks(gpu, monkeypatch, name):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    for kind in _gpu_route.LIBRARY:
+        monkeypatch.setitem(_gpu_route.LIBRARY, kind, EVERY)
+    monkeypatch.setattr(_gpu_library, "_convolution_relu", lambda *a: 1 / 0)
+    monkeypatch.setattr(_gpu_library, "_addmm_relu", lambda *a: 1 / 0)
+    if name == AUTOCAST:  # which torch turns off where there is no GPU
+        monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
+    assert routes(STOCKS[name])[0] == {"stock"}
+
+
+def test_deterministic_algorithms_are_asked_of_stock(library):
+    library.setattr(torch.backends.cudnn, "deterministic", True)
+    x, w, b = leaves((2, 3, 8, 7), (4, 3, 3, 3), (4,))
+    assert routes(lambda: F.conv2d_relu(x, w, b))[0] == {"stock"}
+
+
+def test_the_table_decides_with_and_without_gradient(library):
+    x, w, b = leaves((8, 4), (4, 4), (4,))
+    library.setitem(_gpu_route.LIBRARY, "linear_relu with gradient", Row(Least(129, NEVER), Least(0, 0)))
+    assert routes(lambda: F.linear_relu(x, w, b))[0] == {"stock"}
+    assert routes(lambda: F.linear_relu(*(t.detach() for t in (x, w, b))))[0] == {"library"}
+    library.setitem(_gpu_route.LIBRARY, "linear_relu with gradient", Row(Least(128, NEVER), Least(NEVER, NEVER)))
+    assert routes(lambda: F.linear_relu(x, w, b))[0] == {"library"}
+
+
+def test_wrong_shapes_raise_stocks_error(library):
+    with pytest.raises(RuntimeError, match="linear_relu: expected"):
+        F.linear_relu(torch.randn(3, 4), torch.randn(2, 5), torch.randn(2))
+    with pytest.raises(RuntimeError, match="conv2d_relu: expected"):
+        F.conv2d_relu(torch.randn(1, 3, 5, 5), torch.randn(2, 4, 3, 3), torch.randn(2))
