@@ -14,9 +14,9 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from .figures import SLOWER, STYLE
-from .gpu_run import AUTO, NATIVE, TRITON, WHOLE, GpuRun, ratio
+from .gpu_run import AUTO, LIBRARY, NATIVE, TRITON, WHOLE, GpuRun, ratio
 
-COLOURS = {NATIVE: "#2a6f97", TRITON: "#e09f3e"}
+COLOURS = {NATIVE: "#2a6f97", TRITON: "#e09f3e", LIBRARY: "#6a994e"}
 MARKS = {"float32": "o", "bfloat16": "D"}
 STREAMS = "cross_entropy", "max_pool2d", "dropout"  # the rest multiplies
 DOT = {"markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.5}
@@ -46,7 +46,7 @@ def panel(axis, op: str, rows: list[dict[str, Any]]) -> list[float]:
     seen = []
     rows = sorted(rows, key=lambda row: [row[key] for key in ("dtype", "layout", "size")])
     for row, x in zip(rows, places(rows)):
-        found = {name: ratio(row, name, WHOLE, "device") for name in (NATIVE, TRITON, AUTO)}
+        found = {name: ratio(row, name, WHOLE, "device") for name in (*COLOURS, AUTO)}
         values = {name: value for name, value in found.items() if value is not None}
         seen += values.values()
         if len(values) > 1:

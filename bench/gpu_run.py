@@ -15,7 +15,7 @@ from typing import Any
 from . import gpu, results
 from .harness import STOCK
 
-AUTO, NATIVE, TRITON = "auto", "native", "triton"
+AUTO, NATIVE, TRITON, LIBRARY = "auto", "native", "triton", "library"
 MODES = {"forward": "forward", "training": "forward + backward"}
 KINDS = {"device": "on the device", "call": "per call"}
 WHOLE = "training"  # the mode that stands for a row
@@ -83,6 +83,11 @@ def served(row: dict[str, Any]) -> str:
     if AUTO in row:
         return AUTO
     return max((NATIVE, TRITON), key=lambda name: ratio(row, name, WHOLE, "device") or 0)
+
+
+def is_ours(row: dict[str, Any]) -> bool:
+    """Whether what users get is not stock's own call."""
+    return row[served(row)].get("route") != STOCK
 
 
 def ours(rows: Iterable[dict[str, Any]], mode: str, kind: str) -> list[tuple[float, dict[str, Any]]]:

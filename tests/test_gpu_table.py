@@ -62,8 +62,9 @@ def test_the_readme_shows_the_median_row_and_names_the_worst():
     run = a_run([*rows, a_row(1024, "bfloat16", auto=20.0)])
     (line,) = cells(gpu_table.short(run))
     assert line["middle row"] == "(1024) p=0.5 bfloat16" and line["faster by, device"] == "1.00x"
-    assert line["worst row, device"] == "0.25x at (256) p=0.5" and line["worst row, call"] == "0.67x at (256) p=0.5"
-    assert line["rows slower, device and call"] == "1 and 1 of 4"
+    assert line["worst row taken, device"] == "0.25x at (256) p=0.5"
+    assert line["worst row taken, call"] == "0.67x at (256) p=0.5"
+    assert line["taken"] == "4 of 4" and line["rows slower by 5 %, device and call"] == "1 and 1"
     assert "1.19x on the device (1 of 4 rows slower, 1 of them by more than 5 %)" in gpu_table.means(run)
     assert "what every call takes by default" in gpu_table.short(run)
 
@@ -80,7 +81,13 @@ def test_what_failed_is_told():
     assert "OutOfResources: 1 / 2" in gpu_table.long(run) and "and more" not in gpu_table.long(run)
     assert gpu_table.short(run).endswith("; failed: dropout (64) p=0.5.")
     (line,) = cells(gpu_table.short(a_run([a_row(64, auto=failed)])))
-    assert line["rows slower, device and call"] == "none of 1 measured"
+    assert line["rows slower by 5 %, device and call"] == "none of 1 measured"
+
+
+def test_a_row_left_to_stock_is_no_worst_row_of_ours():
+    left = {"route": "stock", "training_device": 21.0, "training_call": 125.0}
+    (line,) = cells(gpu_table.short(a_run([a_row(64, auto=left), a_row(128, auto=10.0)])))
+    assert line["taken"] == "1 of 2" and line["worst row taken, device"] == "2.00x at (128) p=0.5"
 
 
 def test_a_row_that_no_graph_could_take_still_has_its_call():
