@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from .product import finished
-from .tile import OUTSIDE, again, dot, rounded
+from .tile import OUTSIDE, again, dot_apart, rounded
 
 
 @triton.jit
@@ -76,7 +76,7 @@ def gather_product_kernel(
         if not ONE_TAP:
             inside &= (i < terms)[:, None]
         at = x_at[None, :] + (c * x_c + r.to(tl.int64) * x_h + s.to(tl.int64) * x_w)[:, None]
-        sum = dot(weights, tl.load(x + at, inside, 0), sum, PRECISION)
+        sum = dot_apart(weights, tl.load(x + at, inside, 0), sum, PRECISION)
     pixel = again(tile_n).to(INDEX) * BN + tl.arange(0, BN)
     n, u, v = place(pixel, height, width)
     channel = group * rows + row
@@ -121,7 +121,7 @@ def weight_gradient_kernel(
         inside = within(h0[None, :] + r[:, None], w0[None, :] + s[:, None], x_height, x_width)
         at = x_at[:, None] + (n * x_n + h0.to(tl.int64) * x_h + w0.to(tl.int64) * x_w)[None, :]
         image = tl.load(x + at, inside & (column < columns)[:, None], 0)
-        sum = dot(gradient, image.T, sum, PRECISION)
+        sum = dot_apart(gradient, image.T, sum, PRECISION)
     tile_m, tile_n, group, piece = share(again(tl.program_id(0)), tiles_m, tiles_n, groups)
     row, column = tile_m * BM + tl.arange(0, BM), tile_n * BN + tl.arange(0, BN)
     to = dw + ((piece.to(tl.int64) * groups + group) * rows + row)[:, None] * columns + column[None, :]

@@ -23,7 +23,7 @@ from triton import Config
 from .launch import accumulator, autotune, capability, give_scratch, implements, is_aligned, launch, processors
 from .product import add_pieces, finished, on_tensor_cores, precision, scratch, size_class, split, step
 from .relu_backward import relu_backward
-from .tile import dot, rounded
+from .tile import dot_apart, rounded
 
 GROUP = tl.constexpr(8)  # tiles of neighbouring programs form squares about so high, whose operands stay in L2
 
@@ -90,7 +90,7 @@ def product_kernel(
         for k0 in range(piece * depth, min(piece * depth + depth, K), BK):
             left = tile(a_source, row0, k0, M, K, a_row, a_k, BM, BK, DESCRIBED, A_BY_K)
             right = tile(b_source, column0, k0, N, K, b_row, b_k, BN, BK, DESCRIBED, B_BY_K)
-            sum = dot(left, right.T, sum, PRECISION)
+            sum = dot_apart(left, right.T, sum, PRECISION)
         row, column = row0 + tl.arange(0, BM), column0 + tl.arange(0, BN)
         bias_row = None if bias is None else tl.load(bias + column, column < N, 0).to(ACC)[None, :]
         result = rounded(finished(sum, bias_row, RELU), c.dtype.element_ty)
