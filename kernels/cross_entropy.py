@@ -32,7 +32,7 @@ from .cross_entropy_tile import (
 )
 from .launch import accumulator, implements, launch
 from .product import scratch
-from .tile import rounded, scalar
+from .tile import again, rounded, scalar
 
 NONE, MEAN = 0, 1  # torch.nn._reduction's numbers
 PROGRAMS = 8192
@@ -60,6 +60,8 @@ def softmax_kernel(
         top, others, own, value, dot, q_sum = softmax(
             x, probability, weight, start, here, t, classes, side, keep, even, SPREAD, POSITIONS, CLASSES, ACC, STAGES
         )
+        tile = again(tl.program_id(0)).to(tl.int64) * steps + step
+        position, here, start = place(tile, positions, classes, side, PLANES, POSITIONS)
         total = others + own
         total = tl.where(total == 0, float("nan"), total)  # all logits are -inf
         log_sum = log_of_sum(own, others)
