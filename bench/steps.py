@@ -77,8 +77,9 @@ def distances(network: Network, settings: Settings) -> dict[str, dict[str, float
 
 
 def entrants(network: Network, settings: Settings) -> dict[str, Training]:
-    """Stock, ours both ways and, in typical rows, stock compiled by others."""
-    found = {name: Training(network, name, settings) for name in (STOCK, OURS, FUSED)}
+    """Stock, ours both ways and, in typical rows, stock compiled by others. Where nothing is to compile, ours is not."""
+    names = (STOCK, OURS) if settings.compile == "none" else (STOCK, OURS, FUSED)
+    found = {name: Training(network, name, settings) for name in names}
     for name, loss in settings.compiled(found[STOCK].loss, network.typical).items():
         found[name] = Training(network, name, settings)
         found[name].loss = loss
