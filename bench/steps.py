@@ -77,7 +77,7 @@ def distances(network: Network, settings: Settings) -> dict[str, dict[str, float
 
 
 def entrants(network: Network, settings: Settings) -> dict[str, Training]:
-    """Stock, ours both ways and, in typical rows, stock compiled by others. Where nothing is to compile, ours is not."""
+    """Stock, ours both ways and, in typical rows, stock compiled by others; nothing compiled if so chosen."""
     names = (STOCK, OURS) if settings.compile == "none" else (STOCK, OURS, FUSED)
     found = {name: Training(network, name, settings) for name in names}
     for name, loss in settings.compiled(found[STOCK].loss, network.typical).items():

@@ -129,8 +129,27 @@ def test_what_was_not_measured_is_stocks(gpu, monkeypatch, name):
     monkeypatch.setattr(_gpu_library, "_convolution_relu", lambda *a: 1 / 0)
     monkeypatch.setattr(_gpu_library, "_addmm_relu", lambda *a: 1 / 0)
     if name == AUTOCAST:  # which torch turns off where there is no GPU
-        monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
+        monkeypatch.setattr(_gpu_library, "_is_autocast", lambda device: device == "cuda")
     assert routes(STOCKS[name])[0] == {"stock"}
+
+
+def test_a_convolution_under_capture_is_stocks_for_cudnn_cannot_try_its_algorithms_there(library):
+    library.setattr(_gpu_route, "_is_capturing", lambda: True)
+    x, w, b = leaves((2, 3, 8, 7), (4, 3, 3, 3), (4,))
+    assert routes(lambda: F.conv2d_relu(x, w, b))[0] == {"stock"}
+    assert routes(lambda: F.linear_relu(torch.randn(2, 3), torch.randn(4, 3), torch.randn(4)))[0] == {"library"}
+
+
+def test_where_the_library_finds_no_algorithm_stock_serves(library):
+    def none(*arguments):
+        raise RuntimeError("FIND was unable to find an engine to execute this computation")
+
+    library.setattr(_gpu_library, "_convolution_relu", none)
+    x, w, b = leaves((2, 3, 8, 7), (4, 3, 3, 3), (4,))
+    for call in (lambda: F.conv2d_relu(x, w, b), lambda: F.conv2d_relu(x.detach(), w.detach(), b.detach())):
+        used, y = routes(call)
+        assert used == {"stock"}
+        torch.testing.assert_close(y, relu_of_conv2d(x, w, b), rtol=1e-3, atol=1e-3)
 
 
 def test_deterministic_algorithms_are_asked_of_stock(library):

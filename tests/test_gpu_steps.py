@@ -8,12 +8,16 @@ import torch
 from conftest import GPU, TRITON, on_device_of
 
 import torchext
-from torchext import _route
+from torchext import _op, _route
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench import gpu_steps
 
-HERE = [name for name, there in (("native", GPU and _route.gpu), ("simt", _route.simt()), ("triton", TRITON)) if there]
+HERE = [
+    name
+    for name, there in (("native", GPU and "native" in _op.GPU.values()), ("simt", _route.simt()), ("triton", TRITON))
+    if there
+]
 
 
 @pytest.mark.parametrize("backend", HERE)

@@ -38,13 +38,13 @@ def pool_plan(kernel, stride, padding, dilation, ceil_mode, out):
 _SHARED = 96 << 10  # bytes that a GPU block stages at most: kDirectShared in csrc/cuda
 
 
-_FEW_TAPS, _MOST_TAPS = 32, 160  # of all channels: on a GPU a library's tensor cores win with the depth of the product
+_FEW_TAPS = 32  # of all channels; the table's other row goes to MOST_TAPS
 
 
 def _is_faster_on_gpu(w, dtype, size) -> bool:
     taps = w.shape[1:].numel()
-    kind = f"conv2d_relu_max_pool2d to {_FEW_TAPS if taps <= _FEW_TAPS else _MOST_TAPS} taps"
-    return taps <= _MOST_TAPS and _gpu_route.is_faster("conv2d_relu_max_pool2d", kind, dtype, size)
+    kind = f"conv2d_relu_max_pool2d to {_FEW_TAPS if taps <= _FEW_TAPS else _gpu_route.MOST_TAPS} taps"
+    return taps <= _gpu_route.MOST_TAPS and _gpu_route.is_faster("conv2d_relu_max_pool2d", kind, dtype, size)
 
 
 def is_stocks_on_gpu(x, w) -> bool:

@@ -1,7 +1,8 @@
 """On a GPU: cuBLASLt's product and cuDNN's convolution with bias and ReLU in their epilogue.
 
 torch has both, but no gradient of them, so stock rectifies in a pass of its own. The Functions here add the gradients,
-by the library's products. Forward moves two maps less: of a convolution of 64 channels in bfloat16 half the time.
+by the library's products. Forward moves two maps less: of a convolution of 64 channels in bfloat16 less than half the
+time. What is asked before a call is kept short: on a GPU's host each question is a hundredth of stock's call.
 """
 
 from __future__ import annotations
@@ -12,25 +13,28 @@ from torch.nn import functional as F
 
 from . import _gpu_route, _route
 from ._op import Function, recompute_backward, twice_differentiable, wants_grad
+from ._route import PLAIN
 
 _aten = torch.ops.aten
 _addmm_relu = getattr(torch, "_addmm_activation", None)
 _convolution_relu = getattr(torch, "cudnn_convolution_relu", None)
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+_is_compiling, _is_autocast = torch.compiler.is_compiling, torch.is_autocast_enabled
+_cudnn_enabled, _cudnn_deterministic = torch._C._get_cudnn_enabled, torch._C._get_cudnn_deterministic
+_REFUSED = RuntimeError, TypeError, ValueError, IndexError  # then stock says what is wrong
 
 
-def _are_plain(*tensors: Tensor | None) -> bool:
-    """Tensors on one GPU, of one dtype that was measured, seen by no transform."""
-    first = tensors[0]
-    if _route._functorch_active() or _route._forward_ad._current_level >= 0 or torch.compiler.is_compiling():
-        return False
-    if first.dtype not in _FLOATS or torch.is_autocast_enabled("cuda"):
-        return False
-    dtype, device = first.dtype, first.device
-    for t in tensors:
-        if type(t) not in _route.PLAIN or t.dtype is not dtype or t.layout is not torch.strided or t.device != device:
-            return False
-    return True
+def _are_measured(x: Tensor, w: Tensor, b: Tensor) -> bool:
+    """Plain tensors of one dtype that was measured, seen by no transform."""
+    dtype = x.dtype
+    return (
+        type(b) in PLAIN
+        and dtype in _FLOATS
+        and w.dtype is dtype
+        and b.dtype is dtype
+        and not (_route._functorch_active() or _route._forward_ad._current_level >= 0 or _is_compiling())
+        and not _is_autocast("cuda")
+    )
 
 
 def _stock_linear_relu(x, w, b):
@@ -55,19 +59,19 @@ class LinearReLUFunction(Function):
 
 
 def linear_relu(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor | None:
-    """relu(x w^T + b); None where that is stock's."""
-    if b is None or _addmm_relu is None or w.dim() != 2 or x.dim() < 2 or not _are_plain(x, w, b):
-        return None
-    columns, depth = w.shape
-    if x.shape[-1] != depth or b.shape != w.shape[:1] or not x.numel() or not columns:
-        return None
-    gradient = wants_grad(x, w, b)
+    """relu(x w^T + b) of plain x and w; None where that is stock's."""
+    gradient, size, dims = wants_grad(w, x, b), x.numel(), x.dim()
     kind = "linear_relu with gradient" if gradient else "linear_relu"
-    if not _gpu_route.library_is_faster(kind, x.dtype, x.numel() * columns):
+    if w.dim() != 2 or dims < 2 or not _gpu_route.library_is_faster(kind, x.dtype, size * w.shape[0]):
         return None
-    rows = x if x.dim() == 2 else x.flatten(0, -2)
-    y = LinearReLUFunction.call(rows, w, b) if gradient else _addmm_relu(b, rows, w.t())
-    return y if x.dim() == 2 else y.view(*x.shape[:-1], columns)
+    if b is None or not size or _addmm_relu is None or not _are_measured(x, w, b) or b.dim() != 1:
+        return None
+    rows = x if dims == 2 else x.flatten(0, -2)
+    try:
+        y = LinearReLUFunction.call(rows, w, b) if gradient else _addmm_relu(b, rows, w.t())
+    except _REFUSED:
+        return None
+    return y if dims == 2 else y.view(*x.shape[:-1], w.shape[0])
 
 
 def _stock_conv2d_relu(x, w, b, *geometry):
@@ -99,28 +103,35 @@ class Conv2dReLUFunction(Function):
 
 
 def conv2d_relu(x: Tensor, w: Tensor, b: Tensor | None, stride, padding, dilation, groups) -> Tensor | None:
-    """relu(conv2d(x, w, b, ...)); None where that is stock's. Grouped and dilated ones were not measured."""
-    cudnn = torch.backends.cudnn
-    if b is None or _convolution_relu is None or groups != 1 or not cudnn.enabled or cudnn.deterministic:
+    """relu(conv2d(x, w, b, ...)); None where that is stock's. Grouped and dilated ones were not measured.
+
+    In a capture cuDNN may not try its algorithms, and those of stock's convolution, which ran before, are no help.
+    """
+    if b is None or groups != 1 or dilation not in _ONES or x.dim() != 4 or w.dim() != 4 or not x.numel():
         return None
-    stride, padding = _pair(stride), _pair(padding)
-    if stride is None or padding is None or _pair(dilation) != [1, 1] or x.dim() != 4 or w.dim() != 4:
-        return None
-    if not _are_plain(x, w, b) or x.shape[1] != w.shape[1] or b.shape != w.shape[:1] or not x.numel() or not w.numel():
-        return None
-    p, q = ((x.shape[i + 2] + 2 * padding[i] - w.shape[i + 2]) // stride[i] + 1 for i in (0, 1))
     gradient = wants_grad(x, w, b)
-    kind = "conv2d_relu with gradient" if gradient else "conv2d_relu"
-    if p < 1 or q < 1 or not _gpu_route.library_is_faster(kind, x.dtype, x.shape[0] * w.shape[0] * p * q):
+    if gradient and not _gpu_route.library_is_faster("conv2d_relu with gradient", x.dtype, _results(x, w, stride)):
         return None
-    geometry = stride, padding, [1, 1], 1
-    return Conv2dReLUFunction.call(x, w, b, geometry) if gradient else _convolution_relu(x, w, b, *geometry)
+    if type(x) not in PLAIN or type(w) not in PLAIN or not _are_measured(x, w, b) or _convolution_relu is None:
+        return None
+    if not _cudnn_enabled() or _cudnn_deterministic() or _gpu_route.captures() or type(padding) is str:
+        return None
+    stride = (stride, stride) if type(stride) is int else stride
+    padding = (padding, padding) if type(padding) is int else padding
+    geometry = stride, padding, (1, 1), 1
+    try:
+        return Conv2dReLUFunction.call(x, w, b, geometry) if gradient else _convolution_relu(x, w, b, *geometry)
+    except _REFUSED:
+        return None
 
 
-def _pair(value) -> list[int] | None:
-    """Two ints of at least 0, as a list; None for what stock may take or refuse."""
-    if type(value) is int:
-        value = value, value
-    if type(value) not in (tuple, list) or len(value) != 2 or not all(type(v) is int and v >= 0 for v in value):
-        return None
-    return list(value)
+_ONES = (1, (1, 1), [1, 1])
+
+
+def _results(x, w, stride) -> int:
+    """About: elements of the convolution's result, were it padded to the size of x; 0 of a stride that is stock's."""
+    step = stride[0] if type(stride) in (tuple, list) and stride else stride
+    if type(step) is not int or step < 1:
+        return 0
+    n, _, h, width = x.shape
+    return n * w.shape[0] * (h // step) * (width // step)

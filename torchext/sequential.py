@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.modules import module as _module
 
-from . import _route
+from . import _gpu_route, _route
 from .batch_norm_relu_max_pool2d import BatchNormReLUMaxPool2d
 from .conv2d import Conv2d, ConvReLU2d
 from .conv2d_relu_max_pool2d import ConvReLUMaxPool2d
@@ -37,14 +37,22 @@ class Sequential(nn.Sequential):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        layers = [*self._modules.values()]
-        done, alone = 0, _watches_all()
+        if _watches_all():
+            return super().forward(input)
+        layers, done = [*self._modules.values()], 0
+        joins = type(input) not in _route.PLAIN or _gpu_route.may_join(input)
         while done < len(layers):
             layer = layers[done]
-            count = 1 if alone or type(layer) not in _SERVED else _together(input, *layers[done : done + 3])
+            joined = type(layer) in _SERVED and (joins or _has_few_taps(layer))
+            count = _together(input, *layers[done : done + 3]) if joined else 1
             input = layer(input) if count == 1 else _served(layers[done : done + count], input)
             done += count
         return input
+
+
+def _has_few_taps(layer: nn.Module) -> bool:
+    """Whether it is a convolution that wins on a GPU, joined to its ReLU and pooling, at almost every size."""
+    return isinstance(layer, nn.Conv2d) and layer.weight.shape[1:].numel() <= _gpu_route.MOST_TAPS
 
 
 def _together(input: Tensor, first: nn.Module, second: nn.Module | None = None, third: nn.Module | None = None) -> int:
