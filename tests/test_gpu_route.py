@@ -1,7 +1,9 @@
 """What "auto" takes on a GPU, without one: tensors of the CPU that say they are a GPU's."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -130,6 +132,57 @@ def test_every_row_of_the_table_is_tried_here():
     assert set().union(*TABLE.values()) <= set(MEASURED)
     for rows in TABLE.values():
         assert all(least.graph <= least.eager for row in rows.values() for least in row)
+
+
+RUNS = sorted((Path(__file__).parent.parent / "bench/results").glob("*/rows.json"))
+
+
+def kind_of(row):
+    """The op, the kind of call and the size of a measured row; None where the row does not tell."""
+    shape, op, size = row["shape"], row["op"], torch.Size(row["shape"]).numel()
+    if op == "cross_entropy":
+        few = next((f" to {most} classes" for most in (32, 512) if shape[1] <= most), "")
+        return op, "cross_entropy of planes" if len(shape) > 2 else f"cross_entropy{few}", size
+    if op == "max_pool2d":
+        side, stride = (int(part[0]) for part in row["size"].split()[-1].split("x")[1].split("/"))
+        last = ", channels_last" * (row["layout"] == "channels_last")
+        return op, f"max_pool2d {'apart' if stride >= side else 'overlapping'}{last}", size
+    return (op, "dropout", size) if op == "dropout" else None
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.parent.name)
+def test_the_table_takes_what_the_committed_run_took_and_no_row_of_it_was_slower(gpu, path):
+    rows = [(row, kind_of(row)) for row in json.loads(path.read_text())["rows"]]
+    assert rows
+    for row, kind in rows:
+        stock, auto, ours = row["stock"], row["auto"], row["auto"]["route"] == "native"
+        if kind is not None:
+            stem, name, size = kind
+            assert _gpu_route.is_faster(stem, name, getattr(torch, row["dtype"]), size) == ours, row
+        for figure in ("training_device", "training_call", "forward_device", "forward_call") if ours else ():
+            assert stock[figure] >= auto[figure], (row["op"], row["size"], figure)
+
+
+def joined(monkeypatch, first, *rest, x):
+    """How many modules of a Sequential are called as such: what is joined is not."""
+    calls = []
+    layers = [first, *rest]
+    monkeypatch.setattr(torchext.sequential, "_served", lambda layers, input: calls.append(len(layers)) or input)
+    torchext.nn.Sequential(*layers)(x)
+    return calls
+
+
+def test_eager_training_looks_for_joined_layers_only_where_one_can_be_ours(gpu):
+    nn, large = torchext.nn, torch.randn(1 << 10, 1 << 8)
+    linear = lambda: (nn.Linear(1 << 8, 1 << 8), nn.ReLU())
+    assert joined(gpu, *linear(), x=large[:4]) == [] and joined(gpu, *linear(), x=large) == [2]
+    few, many = nn.Conv2d(3, 8, 3), nn.Conv2d(64, 8, 3)
+    assert joined(gpu, few, nn.ReLU(), nn.MaxPool2d(2), x=image(2, 3, 8, 8)) == [3]
+    assert joined(gpu, many, nn.ReLU(), nn.MaxPool2d(2), x=image(2, 64, 8, 8)) == []
+    with torch.no_grad():
+        assert joined(gpu, *linear(), x=large[:4]) == [2]
+    gpu.setattr(_gpu_route, "_is_capturing", lambda: True)
+    assert joined(gpu, *linear(), x=large[:4]) == [2]
 
 
 def test_where_no_cuda_was_built_triton_serves():
