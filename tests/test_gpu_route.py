@@ -163,6 +163,16 @@ def test_the_table_takes_what_the_committed_run_took_and_no_row_of_it_was_slower
             assert stock[figure] >= auto[figure], (row["op"], row["size"], figure)
 
 
+def test_linear_cross_entropy_is_ours_where_stocks_logits_do_not_fit(gpu):
+    gpu.setattr(_gpu_route, "_SPARE", 0)
+    gpu.setattr(torch.cuda, "memory_reserved", lambda device: 100)
+    gpu.setattr(torch.cuda, "memory_allocated", lambda device: 60)
+    needed = 3 * 8 * 8 * 4
+    for free, backend in ((needed - 40, "stock"), (needed - 41, "native")):
+        gpu.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 1 << 40))
+        assert routes(lambda: F.linear_cross_entropy(*linear())) == {backend}
+
+
 def joined(monkeypatch, first, *rest, x):
     """How many modules of a Sequential are called as such: what is joined is not."""
     calls = []

@@ -130,10 +130,13 @@ def is_auto_on_gpu(x: object) -> bool:
     return _route._backend == "auto" and isinstance(x, Tensor) and x.is_cuda
 
 
-def lacks_memory(size: int, dtype: torch.dtype) -> bool:
-    """Whether so many logits, their logarithms and their gradient do not fit beside what the GPU holds now."""
-    needed = 3 * size * dtype.itemsize
-    if needed < 1 << 32 or torch.compiler.is_compiling() or not torch.version.cuda or captures():
+def lacks_memory(logits: int, x: Tensor) -> bool:
+    """Whether so many logits of x's dtype, their logarithms and their gradient do not fit beside what x's GPU holds."""
+    needed = 3 * logits * x.dtype.itemsize
+    if needed < _SPARE or torch.compiler.is_compiling() or captures():
         return False
-    free, _ = torch.cuda.mem_get_info()
-    return needed > free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    free, _ = torch.cuda.mem_get_info(x.device)
+    return needed > free + torch.cuda.memory_reserved(x.device) - torch.cuda.memory_allocated(x.device)
+
+
+_SPARE = 1 << 32  # bytes of which nobody asks whether a GPU has them

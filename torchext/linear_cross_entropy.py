@@ -141,7 +141,7 @@ def _why_stock(x, w, target, b, weight, reduction, ignore_index, label_smoothing
         return "a weight only stock takes"
     if reduction not in _REDUCTIONS or not 0 <= label_smoothing <= 1:
         return "options only stock takes"
-    if _gpu_route.is_auto_on_gpu(x) and not _gpu_route.lacks_memory(x.shape[0] * w.shape[:-1].numel(), x.dtype):
+    if _gpu_route.is_auto_on_gpu(x) and not _gpu_route.lacks_memory(x.shape[0] * w.shape[:-1].numel(), x):
         return _gpu_route.WHY
     return None
 
