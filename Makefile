@@ -34,10 +34,11 @@ sanitize: build
 		$$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so.6)" \
 		$(BIN)/python -m pytest -m "not long" -k simt
 
-# What nvcc and Triton make of them: registers, spills, instructions; needs nvcc, no GPU.
+# What nvcc and Triton make of them: registers, spills, instructions; needs nvcc, no GPU. The newest Triton, and that of
+# an interpreter given with it: `make static OLDEST=...` where torch is 2.11 tables the oldest.
 static: build
 	$(BIN)/python bench/static.py
-	$(BIN)/python bench/static_triton.py
+	for python in $(BIN)/python $(OLDEST); do $$python bench/static_triton.py || exit 1; done
 
 # Everything that needs a GPU, by an interpreter that has torch, Triton, pytest and ninja; nothing is downloaded.
 gpu:

@@ -1,8 +1,9 @@
 """What Triton makes of kernels/ on a machine without a GPU; `python bench/static_triton.py` tables it.
 
-The launchers run on meta tensors; each launch they make is compiled, in every autotune configuration, for each target.
-Registers, stack and shared memory are as cuobjdump reports them, spills and the instructions that matter as counted in
-the disassembly. tests/test_static_triton.py compares the table with the sources.
+The launchers run on meta tensors; each launch they make is compiled by the interpreter's own Triton, in every autotune
+configuration, for each target. Registers, stack and shared memory are as cuobjdump reports them, spills and the
+instructions that matter as counted in the disassembly. tests/test_static_triton.py compares the tables with the
+sources.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ RESULTS = ROOT / "bench/results/static"
 sys.path[:0] = [str(ROOT)]
 from bench.static_triton_cases import CASES  # noqa: E402
 
-TARGETS = {"triton_sm_80": 80, "triton_sm_90": 90, "triton_sm_100": 100}
+VERSIONS = "3.6", "3.9"  # the oldest Triton that torch brings along a GPU, that of 2.11, and the newest
+TARGETS = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
 INSTRUCTIONS = {
     "16-byte loads": r"\bLDG\.E\S*\.128",
     "16-byte stores": r"\bSTG\.E\S*\.128",
@@ -157,18 +159,38 @@ def digest(op: str) -> str:
     return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()[:16]
 
 
+def place(version: str, target: str) -> Path:
+    return RESULTS / f"triton_{version}_{target}.md"
+
+
 def table(target: str, entries: dict) -> str:
     about = (
         "Written by `python bench/static_triton.py`. Each launch in every configuration it may be tuned to (0: the "
         "default); a spill is a load or store of local memory in the disassembly."
     )
-    lines = [f"# Triton for {target.removeprefix('triton_')}: what each kernel uses", "", about, ""]
+    lines = [f"# Triton for {target}: what each kernel uses", "", about, ""]
     for op, entry in sorted(entries.items()):
-        lines += [f"## {op}, Triton {entry['triton']}", "", "| " + " | ".join(COLUMNS) + " |"]
+        lines += [
+            f"## {op}, Triton {entry['triton']}, sources {entry['sources']}",
+            "",
+            "| " + " | ".join(COLUMNS) + " |",
+        ]
         lines += ["|---|---|" + "---:|" * (len(COLUMNS) - 2)]
         lines += ["| " + " | ".join(str(row[c]) for c in COLUMNS) + " |" for row in entry["kernels"]]
         lines.append("")
     return "\n".join(lines)
+
+
+def read(version: str, target: str) -> dict:
+    """The entries of a table, {} where there is none."""
+    path, entries = place(version, target), {}
+    for section in path.read_text().split("\n## ")[1:] if path.exists() else ():
+        heading, _, _, *rows = filter(None, section.splitlines())
+        op, triton, sources = re.fullmatch(r"(\w+), Triton (\S+), sources (\w+)", heading).groups()
+        cells = [row.removeprefix("| ").removesuffix(" |").split(" | ") for row in rows]
+        kernels = [dict(zip(COLUMNS, [*row[:2], *map(int, row[2:])])) for row in cells]
+        entries[op] = {"sources": sources, "triton": triton, "kernels": kernels}
+    return entries
 
 
 def main() -> int:
@@ -178,23 +200,27 @@ def main() -> int:
     parser.add_argument("op", nargs="*", help="only these (the default: all whose sources have changed)")
     parser.add_argument("--jobs", type=int, default=2)
     chosen = parser.parse_args()
-    old = {t: json.loads(p.read_text()) if (p := RESULTS / f"{t}.json").exists() else {} for t in TARGETS}
+    version = ".".join(triton.__version__.split(".")[:2])
+    if version not in VERSIONS:
+        parser.error(f"this is Triton {triton.__version__}; the tables are of {' and '.join(VERSIONS)}")
+    if not (link := ROOT / "torchext/kernels").exists():  # an installation maps it
+        link.symlink_to("../kernels")
     with ProcessPoolExecutor(chosen.jobs) as pool:
-        for op in chosen.op or CASES:
-            for target, number in TARGETS.items():
-                if not chosen.op and old[target].get(op, {}).get("sources") == digest(op):
+        for target, number in TARGETS.items():
+            entries = read(version, target)
+            for op in chosen.op or CASES:
+                if not chosen.op and entries.get(op, {}).get("sources") == digest(op):
                     continue
                 found = launches(op, number)
                 rows = list(pool.map(compiled, found, [number] * len(found)))
-                old[target][op] = {"sources": digest(op), "triton": triton.__version__, "kernels": rows}
+                entries[op] = {"sources": digest(op), "triton": triton.__version__, "kernels": rows}
                 spilled = [f"{row['kernel']} ({row['case']})" for row in rows if row["spills"]]
                 print(
                     f"{target} {op}: {len(rows)} kernels, at most {max(r['registers'] for r in rows)} registers, "
                     f"{'SPILLS: ' + ', '.join(spilled) if spilled else 'no spills'}",
                     flush=True,
                 )
-                (RESULTS / f"{target}.json").write_text(json.dumps(old[target], indent=1, sort_keys=True) + "\n")
-                (RESULTS / f"{target}.md").write_text(table(target, old[target]))
+                place(version, target).write_text(table(target, entries))
     return 0
 
 

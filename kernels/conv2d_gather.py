@@ -44,6 +44,12 @@ def within(row, column, height, width):
     return (row >= 0) & (row < height) & (column >= 0) & (column < width)
 
 
+@triton.jit
+def digits(work, first, second):
+    """A program's number in three digits: below `first`, below `second`, the rest."""
+    return work % first, work // first % second, work // first // second
+
+
 @triton.jit(do_not_specialize=["size_class"])
 def gather_product_kernel(
     y, x, w, bias, pixels, height, width, x_height, x_width, rows, channels, groups, size_class,
@@ -54,8 +60,7 @@ def gather_product_kernel(
 ):  # fmt: skip
     """y of `rows` channels a group, pixels [n, height, width], reading x at pixel * step + start + tap number * tap."""
     tiles_m = tl.cdiv(rows, BM)
-    work = tl.program_id(0)
-    tile_m, group, tile_n = work % tiles_m, work // tiles_m % groups, work // tiles_m // groups
+    tile_m, group, tile_n = digits(tl.program_id(0), tiles_m, groups)
     pixel = tile_n.to(INDEX) * BN + tl.arange(0, BN)
     n, u, v = place(pixel, height, width)
     h0, w0 = tl.where(pixel < pixels, u * step_h + start_h, OUTSIDE), v * step_w + start_w
@@ -77,20 +82,15 @@ def gather_product_kernel(
             inside &= (i < terms)[:, None]
         at = x_at[None, :] + (c * x_c + r.to(tl.int64) * x_h + s.to(tl.int64) * x_w)[:, None]
         sum = dot_apart(weights, tl.load(x + at, inside, 0), sum, PRECISION)
-    pixel = again(tile_n).to(INDEX) * BN + tl.arange(0, BN)
+    tile_m, group, tile_n = digits(again(tl.program_id(0)), tiles_m, groups)
+    pixel = tile_n.to(INDEX) * BN + tl.arange(0, BN)
     n, u, v = place(pixel, height, width)
-    channel = group * rows + row
+    row = tile_m * BM + tl.arange(0, BM)
+    channel = group.to(tl.int64) * rows + row
     b = None if bias is None else tl.load(bias + channel, row < rows, 0).to(ACC)[:, None]
     result = rounded(finished(sum, b, RELU), y.dtype.element_ty)
     y_at = channel[:, None] * y_c + (n * y_n + u.to(tl.int64) * y_h + v.to(tl.int64) * y_w)[None, :]
     tl.store(y + y_at, result, (row < rows)[:, None] & (pixel < pixels)[None, :])
-
-
-@triton.jit
-def share(work, tiles_m, tiles_n, groups):
-    """Row and column of the tile, group and piece of a program of weight_gradient_kernel."""
-    rest = work // tiles_m // tiles_n
-    return work % tiles_m, work // tiles_m % tiles_n, (rest % groups).to(tl.int64), rest // groups
 
 
 @triton.jit
@@ -103,8 +103,8 @@ def weight_gradient_kernel(
     """dw [pieces, groups * rows, terms]; a piece is the sum over `depth` pixels."""
     columns = channels * R * S
     tiles_m, tiles_n = tl.cdiv(rows, BM), tl.cdiv(columns, BN)
-    tile_m, tile_n, group, piece = share(tl.program_id(0), tiles_m, tiles_n, groups)
-    piece = piece.to(INDEX)
+    tile_m, tile_n, rest = digits(tl.program_id(0), tiles_m, tiles_n)
+    group, piece = (rest % groups).to(tl.int64), (rest // groups).to(INDEX)
     row, column = tile_m * BM + tl.arange(0, BM), tile_n * BN + tl.arange(0, BN)
     c, r, s = term(column, channels, R, S, LAST)
     r, s = r * tap_h, s * tap_w
@@ -122,7 +122,8 @@ def weight_gradient_kernel(
         at = x_at[:, None] + (n * x_n + h0.to(tl.int64) * x_h + w0.to(tl.int64) * x_w)[None, :]
         image = tl.load(x + at, inside & (column < columns)[:, None], 0)
         sum = dot_apart(gradient, image.T, sum, PRECISION)
-    tile_m, tile_n, group, piece = share(again(tl.program_id(0)), tiles_m, tiles_n, groups)
+    tile_m, tile_n, rest = digits(again(tl.program_id(0)), tiles_m, tiles_n)
+    group, piece = (rest % groups).to(tl.int64), (rest // groups).to(tl.int64)
     row, column = tile_m * BM + tl.arange(0, BM), tile_n * BN + tl.arange(0, BN)
-    to = dw + ((piece.to(tl.int64) * groups + group) * rows + row)[:, None] * columns + column[None, :]
+    to = dw + ((piece * groups + group) * rows + row)[:, None] * columns + column[None, :]
     tl.store(to, rounded(sum, dw.dtype.element_ty), (row < rows)[:, None] & (column < columns)[None, :])

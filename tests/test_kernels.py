@@ -1,7 +1,6 @@
-"""What all Triton kernels share: the backend's name and limits, launching, torch.compile's view, the static table."""
+"""What all Triton kernels share: the backend's name and limits, launching, torch.compile's view."""
 
 import gc
-import json
 import os
 import subprocess
 import sys
@@ -27,14 +26,6 @@ import triton.language as tl
 from torchext.kernels import launch, tile
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-from bench import static_triton  # noqa: E402
-
-CELLS = [(op, target) for op in static_triton.CASES for target in static_triton.TARGETS]
-
-
-def entry(op, target):
-    return json.loads((static_triton.RESULTS / f"{target}.json").read_text()).get(op)
 
 
 def without_interpreter(*command):
@@ -116,66 +107,3 @@ def test_products_of_bfloat16_are_right(on_triton):
     c = torch.empty(32, 32)
     dot_kernel[(1,)](a, b, c, 32)
     torch.testing.assert_close(c, a.float() @ b.float())
-
-
-def test_every_kernel_is_in_the_static_table():
-    assert set(static_triton.CASES) == {path.stem for path in (ROOT / "kernels").glob("*.py")} & set(_stems())
-
-
-def _stems():
-    return [path.stem for path in (ROOT / "csrc").glob("*.cpp")]
-
-
-@pytest.mark.parametrize("op, target", CELLS)
-def test_the_static_table_is_that_of_the_sources(op, target):
-    found = entry(op, target)
-    assert found and found["sources"] == static_triton.digest(op), "run python bench/static_triton.py"
-
-
-@pytest.mark.parametrize("op, target", CELLS)
-def test_no_kernel_spills_in_its_default_configuration(op, target):
-    rows = entry(op, target)["kernels"]
-    assert [(row["kernel"], row["case"]) for row in rows if row["spills"] and row["config"] == 0] == []
-
-
-@pytest.mark.parametrize("target", list(static_triton.TARGETS))
-def test_dropout_moves_16_bytes_at_once(target):
-    rows = entry("dropout", target)["kernels"]
-    assert len(rows) == 3 and all(row["16-byte loads"] and row["16-byte stores"] for row in rows)
-
-
-def products(op, target, *signs):
-    """The rows of 16-bit and TF32 products whose case has all the signs."""
-    cases = [row for row in entry(op, target)["kernels"] if "PRECISION=" in row["case"] and "fp64" not in row["case"]]
-    wide = [row for row in cases if "bf16" in row["case"] or "PRECISION=tf32" in row["case"]]
-    return [row for row in wide if all(sign in row["case"] for sign in signs)]
-
-
-def test_products_use_the_matrix_units_of_each_target():
-    for op in ("linear_relu", "conv2d"):
-        assert all(row["wgmma"] for row in products(op, "triton_sm_90", "BM=128"))
-        assert all(row["mma"] for target in ("triton_sm_80", "triton_sm_100") for row in products(op, target))
-
-
-def test_large_products_are_copied_by_tma_where_the_target_has_it():
-    for target in ("triton_sm_90", "triton_sm_100"):
-        rows = products("linear_relu", target, "BM=128")
-        assert rows and all("DESCRIBED=True" in row["case"] and row["TMA copies"] for row in rows)
-    assert all(row["async copies"] for row in products("linear_relu", "triton_sm_80", "BM=128"))
-    assert all(row["async copies"] for row in products("conv2d", "triton_sm_80", "LAST=True"))
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("op", list(static_triton.CASES))
-def test_triton_agrees_with_the_static_table(op):
-    script = (
-        "import json; from bench import static_triton as s\n"
-        f"rows = lambda n: [s.compiled(found, n) for found in s.launches({op!r}, n)]\n"
-        "print(json.dumps({t: rows(n) for t, n in s.TARGETS.items()}))"
-    )
-    rows = json.loads(without_interpreter("-c", script))
-    for target in static_triton.TARGETS:
-        found = entry(op, target)
-        if found["triton"] == triton.__version__:
-            assert rows[target] == found["kernels"]
-        assert [row["kernel"] for row in rows[target]] == [row["kernel"] for row in found["kernels"]]
