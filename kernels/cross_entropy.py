@@ -32,11 +32,20 @@ from .cross_entropy_tile import (
 )
 from .launch import accumulator, implements, launch
 from .product import scratch
-from .tile import again, rounded, scalar
+from .tile import INTERPRETED, again, rounded, scalar
 
 NONE, MEAN = 0, 1  # torch.nn._reduction's numbers
 PROGRAMS = 8192
 TOTAL = 2048  # sums that total_kernel adds at once
+
+
+@triton.jit
+def again_index(index):
+    """:func:`again` of class indices, which are int64."""
+    if INTERPRETED:
+        return index
+    else:
+        return tl.inline_asm_elementwise("mov.b64 $0, $1;", "=l,l", [index], tl.int64, is_pure=False, pack=1)
 
 
 @triton.jit(do_not_specialize=["stats_row", "sums_row", "positions", "ignore_index"], debug=True)
@@ -60,8 +69,10 @@ def softmax_kernel(
         top, others, own, value, dot, q_sum = softmax(
             x, probability, weight, start, here, t, classes, side, keep, even, SPREAD, POSITIONS, CLASSES, ACC, STAGES
         )
-        tile = again(tl.program_id(0)).to(tl.int64) * steps + step
-        position, here, start = place(tile, positions, classes, side, PLANES, POSITIONS)
+        if PLANES:
+            t = again_index(t)
+            tile = again(tl.program_id(0)).to(tl.int64) * steps + step
+            position, here, start = place(tile, positions, classes, side, PLANES, POSITIONS)
         total = others + own
         total = tl.where(total == 0, float("nan"), total)  # all logits are -inf
         log_sum = log_of_sum(own, others)
