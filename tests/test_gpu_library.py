@@ -152,6 +152,28 @@ def test_where_the_library_finds_no_algorithm_stock_serves(library):
         torch.testing.assert_close(y, relu_of_conv2d(x, w, b), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("bias", ["b", 1.0, [1.0]])
+def test_a_bias_that_is_no_tensor_raises_what_stock_raises(library, bias):
+    for ours, theirs, tensors in (
+        (F.linear_relu, relu_of_linear, leaves((7, 5), (3, 5))),
+        (F.conv2d_relu, relu_of_conv2d, leaves((2, 3, 8, 7), (4, 3, 3, 3))),
+    ):
+        with pytest.raises(Exception) as expected:
+            theirs(*tensors, bias)
+        with pytest.raises(expected.type):
+            ours(*tensors, bias)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_a_traced_layer_is_stocks(library):
+    x = torch.randn(2, 3, 8, 7)
+    layer = torchext.nn.ConvReLU2d(3, 4, 3)
+    with torch.no_grad():
+        used, traced = routes(lambda: torch.jit.trace(layer, x))
+    assert "stock" in used  # while it traced; what the trace is checked against runs as ever
+    torch.testing.assert_close(traced(x), layer(x), rtol=1e-3, atol=1e-3)
+
+
 def test_deterministic_algorithms_are_asked_of_stock(library):
     library.setattr(torch.backends.cudnn, "deterministic", True)
     x, w, b = leaves((2, 3, 8, 7), (4, 3, 3, 3), (4,))

@@ -20,20 +20,21 @@ _addmm_relu = getattr(torch, "_addmm_activation", None)
 _convolution_relu = getattr(torch, "cudnn_convolution_relu", None)
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _is_compiling, _is_autocast = torch.compiler.is_compiling, torch.is_autocast_enabled
+_tracing_state = torch._C._get_tracing_state  # of torch.jit.trace, which checks its graph without gradient
 _cudnn_enabled, _cudnn_deterministic = torch._C._get_cudnn_enabled, torch._C._get_cudnn_deterministic
 _REFUSED = RuntimeError, TypeError, ValueError, IndexError  # then stock says what is wrong
 
 
 def _are_measured(x: Tensor, w: Tensor, b: Tensor) -> bool:
-    """Plain tensors of one dtype that was measured, seen by no transform."""
+    """Of one dtype that was measured, seen by no transform."""
     dtype = x.dtype
     return (
-        type(b) in PLAIN
-        and dtype in _FLOATS
+        dtype in _FLOATS
         and w.dtype is dtype
         and b.dtype is dtype
         and not (_route._functorch_active() or _route._forward_ad._current_level >= 0 or _is_compiling())
         and not _is_autocast("cuda")
+        and _tracing_state() is None
     )
 
 
@@ -60,11 +61,13 @@ class LinearReLUFunction(Function):
 
 def linear_relu(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor | None:
     """relu(x w^T + b) of plain x and w; None where that is stock's."""
+    if type(b) not in PLAIN or x.is_nested or w.is_nested:
+        return None
     gradient, size, dims = wants_grad(w, x, b), x.numel(), x.dim()
     kind = "linear_relu with gradient" if gradient else "linear_relu"
     if w.dim() != 2 or dims < 2 or not _gpu_route.library_is_faster(kind, x.dtype, size * w.shape[0]):
         return None
-    if b is None or not size or _addmm_relu is None or not _are_measured(x, w, b) or b.dim() != 1:
+    if not size or _addmm_relu is None or not _are_measured(x, w, b) or b.dim() != 1:
         return None
     rows = x if dims == 2 else x.flatten(0, -2)
     try:
@@ -107,12 +110,14 @@ def conv2d_relu(x: Tensor, w: Tensor, b: Tensor | None, stride, padding, dilatio
 
     In a capture cuDNN may not try its algorithms, and those of stock's convolution, which ran before, are no help.
     """
-    if b is None or groups != 1 or dilation not in _ONES or x.dim() != 4 or w.dim() != 4 or not x.numel():
+    if type(x) not in PLAIN or type(w) not in PLAIN or type(b) not in PLAIN or x.is_nested or w.is_nested:
+        return None
+    if groups != 1 or dilation not in _ONES or x.dim() != 4 or w.dim() != 4 or not x.numel():
         return None
     gradient = wants_grad(x, w, b)
     if gradient and not _gpu_route.library_is_faster("conv2d_relu with gradient", x.dtype, _results(x, w, stride)):
         return None
-    if type(x) not in PLAIN or type(w) not in PLAIN or not _are_measured(x, w, b) or _convolution_relu is None:
+    if not _are_measured(x, w, b) or _convolution_relu is None:
         return None
     if not _cudnn_enabled() or _cudnn_deterministic() or _gpu_route.captures() or type(padding) is str:
         return None
