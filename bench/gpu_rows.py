@@ -238,7 +238,8 @@ def main() -> int:
     parser.add_argument("--warm", metavar="I/N")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.backends.cudnn.benchmark = True  # stock at its best
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = True  # stock at its best
     start = time.monotonic()
     wanted = lambda case: not options.op or case.op in options.op
     size_of = lambda case: max(case.floor().forward.bytes, case.floor().forward.flops)

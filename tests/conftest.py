@@ -134,6 +134,14 @@ def seeded_and_native():
 
 
 @pytest.fixture
+def cudnn():
+    """Sets cuDNN's flags within a test, as torch allows once its own test tools are imported."""
+    with contextlib.ExitStack() as stack:
+        kept = {"enabled": True, "deterministic": True, "allow_tf32": False}
+        yield lambda **flags: stack.enter_context(torch.backends.cudnn.flags(**(kept | flags)))
+
+
+@pytest.fixture
 def gpu(monkeypatch):
     """Every tensor says that it is on a GPU, for whose kernels the CPU's stand; "auto" decides; nothing is captured."""
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda t: True), raising=False)

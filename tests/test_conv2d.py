@@ -214,8 +214,8 @@ def test_compiles_whole(pair, dynamic, backend):
         torch.testing.assert_close(torch.autograd.grad(y, leaves, dy), torch.autograd.grad(want, leaves, dy))
 
 
-def test_nan_and_infinity_go_through(case, kernel, pair, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "enabled", False)  # some of its algorithms spread a NaN further
+def test_nan_and_infinity_go_through(case, kernel, pair, cudnn):
+    cudnn(enabled=False)  # some of its algorithms spread a NaN further
     x = case.tensor(3, 2, 6, 6)
     x[0, 0, 0, 0], x[1, 1, 3, 3], x[2, 0, 5, 5] = float("nan"), float("inf"), float("-inf")
     x = x.requires_grad_()

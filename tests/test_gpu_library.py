@@ -14,10 +14,10 @@ EVERY = Row(Least(0, 0), Least(0, 0))
 
 
 @pytest.fixture
-def library(request, monkeypatch):
+def library(request, monkeypatch, cudnn):
     """The library serves whatever it can; here by stock's two calls, where no cuDNN is."""
     with torch.device("cuda") if GPU else torch.device("cpu"):
-        monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+        cudnn(deterministic=False)
         if not GPU:
             request.getfixturevalue("gpu")
             rectified = lambda x, w, b, *geometry: stock.relu(stock.conv2d(x, w, b, *geometry))
@@ -122,8 +122,8 @@ STOCKS = {
 
 
 @pytest.mark.parametrize("name", STOCKS)
-def test_what_was_not_measured_is_stocks(gpu, monkeypatch, name):
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+def test_what_was_not_measured_is_stocks(gpu, monkeypatch, cudnn, name):
+    cudnn(deterministic=False)
     for kind in _gpu_route.LIBRARY:
         monkeypatch.setitem(_gpu_route.LIBRARY, kind, EVERY)
     monkeypatch.setattr(_gpu_library, "_convolution_relu", lambda *a: 1 / 0)
@@ -174,8 +174,8 @@ def test_a_traced_layer_is_stocks(library):
     torch.testing.assert_close(traced(x), layer(x), rtol=1e-3, atol=1e-3)
 
 
-def test_deterministic_algorithms_are_asked_of_stock(library):
-    library.setattr(torch.backends.cudnn, "deterministic", True)
+def test_deterministic_algorithms_are_asked_of_stock(library, cudnn):
+    cudnn(deterministic=True)
     x, w, b = leaves((2, 3, 8, 7), (4, 3, 3, 3), (4,))
     assert routes(lambda: F.conv2d_relu(x, w, b))[0] == {"stock"}
 

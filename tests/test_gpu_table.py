@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench import gpu_rows, gpu_run, gpu_sizes, gpu_table, results, table
@@ -161,7 +160,6 @@ def test_readme_holds_the_table_of_the_kept_runs():
 def test_a_run_has_a_line_to_each_row_and_goes_on_where_it_ended(tmp_path, monkeypatch, capsys):
     out = tmp_path / "rows.json"
     monkeypatch.setattr(sys, "argv", ["gpu_rows", str(out), "--providers", "stock"])
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # main sets it
     little = [case for case in gpu_sizes.cases() if case.op == "dropout"][:2]
     for chosen in (little[:1], little):
         monkeypatch.setattr(gpu_rows, "cases", chosen.copy)

@@ -204,7 +204,7 @@ def note_library(op: str) -> None:
 def note_ours(op: str, stem: str, input: Tensor) -> None:
     """Records that the kernels of `stem` serve a call, and by which backend, if anybody asked."""
     if _record is not None:
-        ours = _op.GPU[stem] if input.is_cuda else "native"
+        ours = _op.GPU.get(stem, "native") if input.is_cuda else "native"
         served = not _op.SERVED.get(_backend, set()).isdisjoint(_op.OPS[stem])
         _record.append(Choice(op, _backend if served else ours, "", _layer))
 
