@@ -207,11 +207,12 @@ def main() -> int:
     if not plan.dry:
         install(options.wheel)
     summary = out / "summary.json"
-    stages = json.loads(summary.read_text())["stages"] if summary.exists() else {}
+    before = json.loads(summary.read_text()) if summary.exists() else {}
+    stages = before.get("stages", {}) if before.get("dry", False) == plan.dry else {}  # a dry run has passed nothing
     chosen = options.stage or [name for name in STAGES if not stages.get(name, {}).get("passed")]
     for name in chosen:
         stages[name] = run(name, STAGES[name], plan)
-        summary.write_text(json.dumps({"environment": about, "stages": stages}, indent=1) + "\n")
+        summary.write_text(json.dumps({"environment": about, "dry": plan.dry, "stages": stages}, indent=1) + "\n")
     for name in chosen:
         print(f"{name:9s} {stages[name]['seconds']:5d} s   {'passed' if stages[name]['passed'] else 'FAILED'}")
     return sum(not stages[name]["passed"] for name in chosen)

@@ -98,6 +98,8 @@ def ours(rows: Iterable[dict[str, Any]], mode: str, kind: str) -> list[tuple[flo
 
 def keep(folder: Path) -> None:
     """Takes a run into bench/results/<device>/, a line to each row."""
+    if _read(folder / "summary.json").get("dry"):
+        raise SystemExit(f"{folder}: a dry run on the CPU, no GPU's results")
     run, data = load(folder), _read(folder / "rows.json")
     target = results.RESULTS / gpu.folder(run.environment).name
     target.mkdir(parents=True, exist_ok=True)

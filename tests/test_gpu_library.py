@@ -107,6 +107,8 @@ def conv(x, w, b, **options):
 AUTOCAST = "under autocast"
 X, W, B = torch.randn(2, 4, 6, 6), torch.randn(4, 4, 3, 3), torch.randn(4)
 STOCKS = {
+    "a stride of one": conv(X, W, B, stride=(2,)),
+    "a padding of one": conv(X, W, B, padding=[1]),
     "without a bias": conv(X, W, None),
     "grouped": conv(X, W[:, :1], B, groups=4),
     "dilated": conv(X, W, B, dilation=2),
@@ -172,6 +174,23 @@ def test_a_traced_layer_is_stocks(library):
         used, traced = routes(lambda: torch.jit.trace(layer, x))
     assert "stock" in used  # while it traced; what the trace is checked against runs as ever
     torch.testing.assert_close(traced(x), layer(x), rtol=1e-3, atol=1e-3)
+
+
+WRONG = {
+    "stride 0": ((2, 4, 6, 6), (4, 4, 3, 3), (4,), {"stride": (1, 0)}),
+    "negative padding": ((2, 4, 6, 6), (4, 4, 3, 3), (4,), {"padding": -1}),
+    "twice the channels": ((2, 8, 6, 6), (4, 4, 3, 3), (4,), {}),
+    "one bias for all": ((2, 4, 6, 6), (4, 4, 3, 3), (1,), {}),
+    "a kernel too large": ((2, 4, 6, 6), (4, 4, 7, 7), (4,), {"stride": 2}),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_cudnn_which_checks_no_shape_never_sees_a_wrong_one(library, name):
+    library.setattr(_gpu_library, "_convolution_relu", lambda *a: pytest.fail("reached cuDNN"))
+    *shapes, options = WRONG[name]
+    with pytest.raises(RuntimeError):
+        F.conv2d_relu(*map(torch.randn, shapes), **options)
 
 
 def test_deterministic_algorithms_are_asked_of_stock(library, cudnn):

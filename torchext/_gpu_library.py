@@ -22,6 +22,7 @@ _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _is_compiling, _is_autocast = torch.compiler.is_compiling, torch.is_autocast_enabled
 _tracing_state = torch._C._get_tracing_state  # of torch.jit.trace, which checks its graph without gradient
 _cudnn_enabled, _cudnn_deterministic = torch._C._get_cudnn_enabled, torch._C._get_cudnn_deterministic
+_deterministic = torch.are_deterministic_algorithms_enabled
 _REFUSED = RuntimeError, TypeError, ValueError, IndexError  # then stock says what is wrong
 
 
@@ -67,7 +68,7 @@ def linear_relu(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor | None:
     kind = "linear_relu with gradient" if gradient else "linear_relu"
     if w.dim() != 2 or dims < 2 or not _gpu_route.library_is_faster(kind, x.dtype, size * w.shape[0]):
         return None
-    if not size or _addmm_relu is None or not _are_measured(x, w, b) or b.dim() != 1:
+    if not size or _addmm_relu is None or not _are_measured(x, w, b) or b.shape != w.shape[:1]:
         return None
     rows = x if dims == 2 else x.flatten(0, -2)
     try:
@@ -112,17 +113,23 @@ def conv2d_relu(x: Tensor, w: Tensor, b: Tensor | None, stride, padding, dilatio
     """
     if type(x) not in PLAIN or type(w) not in PLAIN or type(b) not in PLAIN or x.is_nested or w.is_nested:
         return None
-    if groups != 1 or dilation not in _ONES or x.dim() != 4 or w.dim() != 4 or not x.numel():
+    stride, padding = _pair(stride, 1), _pair(padding, 0)
+    if stride is None or padding is None or type(groups) is not int or groups != 1 or _pair(dilation, 1) != (1, 1):
         return None
-    gradient = wants_grad(x, w, b)
-    if gradient and not _gpu_route.library_is_faster("conv2d_relu with gradient", x.dtype, _results(x, w, stride)):
+    if x.dim() != 4 or w.dim() != 4 or b.shape != w.shape[:1] or not x.numel() or not w.numel():
         return None
-    if not _are_measured(x, w, b) or _convolution_relu is None:
+    n, c, h, width = x.shape
+    k, group_c, r, s = w.shape
+    p, q = h + 2 * padding[0] - r, width + 2 * padding[1] - s
+    if c != group_c or p < 0 or q < 0:  # cuDNN's call checks no shape: what does not fit is stock's to refuse
         return None
-    if not _cudnn_enabled() or _cudnn_deterministic() or _gpu_route.captures() or type(padding) is str:
+    gradient, results = wants_grad(x, w, b), n * k * (p // stride[0] + 1) * (q // stride[1] + 1)
+    if gradient and not _gpu_route.library_is_faster("conv2d_relu with gradient", x.dtype, results):
         return None
-    stride = (stride, stride) if type(stride) is int else stride
-    padding = (padding, padding) if type(padding) is int else padding
+    if not _are_measured(x, w, b) or _convolution_relu is None or w.device != x.device or b.device != x.device:
+        return None
+    if not _cudnn_enabled() or _cudnn_deterministic() or _deterministic() or _gpu_route.captures():
+        return None
     geometry = stride, padding, (1, 1), 1
     try:
         return Conv2dReLUFunction.call(x, w, b, geometry) if gradient else _convolution_relu(x, w, b, *geometry)
@@ -130,13 +137,11 @@ def conv2d_relu(x: Tensor, w: Tensor, b: Tensor | None, stride, padding, dilatio
         return None
 
 
-_ONES = (1, (1, 1), [1, 1])
-
-
-def _results(x, w, stride) -> int:
-    """About: elements of the convolution's result, were it padded to the size of x; 0 of a stride that is stock's."""
-    step = stride[0] if type(stride) in (tuple, list) and stride else stride
-    if type(step) is not int or step < 1:
-        return 0
-    n, _, h, width = x.shape
-    return n * w.shape[0] * (h // step) * (width // step)
+def _pair(value, least: int) -> tuple[int, int] | None:
+    """Two ints of at least `least`; None for what stock may take or refuse."""
+    if type(value) is int:
+        value = value, value
+    if type(value) not in (tuple, list) or len(value) != 2:
+        return None
+    first, last = value
+    return (first, last) if type(first) is int and type(last) is int and first >= least <= last else None
