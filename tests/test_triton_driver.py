@@ -43,7 +43,7 @@ def driven(folder, *options):
 def faults(found):
     """What a device would have refused, or what would run there from local memory, in words."""
     wrong = [f"{f['at']}: {f.get('kernel')} {f.get('config')} {f['error']}" for f in found["failed"]]
-    # A few words saved outside of the loops cost nothing: 48 bytes in conv2d's float16 weight gradient of 16 channels; a
+    # A few words saved outside of the loops cost nothing: 48 bytes in float16 weight gradients of 16 channels; a
     # float64 takes two registers, and is not what a GPU is for.
     few = lambda row: 512 if "float64" in row["dtypes"] else 48
     spilled = [row for row in found["loaded"] if row["default"] and row["local"] > few(row)]
