@@ -16,8 +16,10 @@ GPU = torch.cuda.is_available()
 if not GPU:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before our Triton kernels are imported: they run on CPU tensors
 
+from gpu_cases import cudnn, gpu  # noqa: E402, F401
+
 import torchext  # noqa: E402
-from torchext import _gpu_route, _op, _route  # noqa: E402
+from torchext import _op, _route  # noqa: E402
 
 hypothesis.settings.register_profile(
     "torchext", derandomize=True, deadline=None, max_examples=40, suppress_health_check=list(hypothesis.HealthCheck)
@@ -131,27 +133,6 @@ def seeded_and_native():
         _route.simt().seed(int(os.getenv("SIMT_SEED", "0")))
     with torchext.backend("native"):
         yield
-
-
-@pytest.fixture
-def cudnn():
-    """Sets cuDNN's flags within a test, as torch allows once its own test tools are imported."""
-    with contextlib.ExitStack() as stack:
-        kept = {"enabled": True, "deterministic": True, "allow_tf32": False}
-        yield lambda **flags: stack.enter_context(torch.backends.cudnn.flags(**(kept | flags)))
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """Every tensor says that it is on a GPU, for whose kernels the CPU's stand; "auto" decides; nothing is captured."""
-    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda t: True), raising=False)
-    monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda t: False), raising=False)
-    for stem in _op.OPS:
-        if stem not in _op.CPU_ONLY:
-            monkeypatch.setitem(_op.GPU, stem, "native")
-    monkeypatch.setattr(_gpu_route, "_is_capturing", lambda: False)
-    with torchext.backend("auto"):
-        yield monkeypatch
 
 
 def pytest_generate_tests(metafunc):

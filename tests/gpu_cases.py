@@ -1,0 +1,30 @@
+"""Fixtures of tests about GPUs: cuDNN's flags, and tensors that say they are a GPU's."""
+
+import contextlib
+
+import pytest
+import torch
+
+import torchext
+from torchext import _gpu_route, _op
+
+
+@pytest.fixture
+def cudnn():
+    """Sets cuDNN's flags within a test, as torch allows once its own test tools are imported."""
+    with contextlib.ExitStack() as stack:
+        kept = {"enabled": True, "deterministic": True, "allow_tf32": False}
+        yield lambda **flags: stack.enter_context(torch.backends.cudnn.flags(**(kept | flags)))
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Every tensor says that it is on a GPU, for whose kernels the CPU's stand; "auto" decides; nothing is captured."""
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda t: True), raising=False)
+    monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda t: False), raising=False)
+    for stem in _op.OPS:
+        if stem not in _op.CPU_ONLY:
+            monkeypatch.setitem(_op.GPU, stem, "native")
+    monkeypatch.setattr(_gpu_route, "_is_capturing", lambda: False)
+    with torchext.backend("auto"):
+        yield monkeypatch
