@@ -138,11 +138,11 @@ def seeded_and_native():
 def pytest_generate_tests(metafunc):
     """Tests of an op run on every instruction set and on its GPU kernels; without a GPU by simt and the interpreter."""
     name = metafunc.module.__name__.removeprefix("test_")
-    gpu = [backend for backend, ops in GPU_KERNELS.items() if any(f"{name}_".startswith(f"{op}_") for op in ops)]
+    kernels = [backend for backend, ops in GPU_KERNELS.items() if any(f"{name}_".startswith(f"{op}_") for op in ops)]
     if "isa" in metafunc.fixturenames:
-        metafunc.parametrize("isa", [*ISAS, *gpu], indirect=True)
+        metafunc.parametrize("isa", [*ISAS, *kernels], indirect=True)
     if "overload" in metafunc.fixturenames:
-        metafunc.parametrize("overload", ["default", *gpu], indirect=True)
+        metafunc.parametrize("overload", ["default", *kernels], indirect=True)
 
 
 @pytest.hookimpl(tryfirst=True)
