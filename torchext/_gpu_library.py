@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from . import _gpu_route, _route
+from . import _chains, _gpu_route, _route
+from ._conv2d_plan import out_size, pair
 from ._op import Function, recompute_backward, twice_differentiable, wants_grad
 from ._route import PLAIN
 
@@ -39,10 +39,6 @@ def _are_measured(x: Tensor, w: Tensor, b: Tensor) -> bool:
     )
 
 
-def _stock_linear_relu(x, w, b):
-    return F.relu(F.linear(x, w, b))
-
-
 class LinearReLUFunction(Function):
     @staticmethod
     def forward(ctx, x, w, b):
@@ -54,7 +50,7 @@ class LinearReLUFunction(Function):
     def backward(ctx, dy):
         x, w, b, y = ctx.saved_tensors
         if twice_differentiable():
-            return recompute_backward(_stock_linear_relu, (x, w, b), dy, ctx.needs_input_grad)
+            return recompute_backward(_chains.linear_relu, (x, w, b), dy, ctx.needs_input_grad)
         need_dx, need_dw, need_db = ctx.needs_input_grad
         dz = _aten.threshold_backward(dy, y, 0)
         return dz @ w if need_dx else None, dz.t() @ x if need_dw else None, dz.sum(0) if need_db else None
@@ -66,7 +62,7 @@ def linear_relu(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor | None:
         return None
     gradient, size, dims = wants_grad(w, x, b), x.numel(), x.dim()
     kind = "linear_relu with gradient" if gradient else "linear_relu"
-    if w.dim() != 2 or dims < 2 or not _gpu_route.library_is_faster(kind, x.dtype, size * w.shape[0]):
+    if w.dim() != 2 or dims < 2 or not _gpu_route.fused_is_faster(kind, x.dtype, size * w.shape[0]):
         return None
     if not size or _addmm_relu is None or not _are_measured(x, w, b) or b.shape != w.shape[:1]:
         return None
@@ -76,10 +72,6 @@ def linear_relu(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor | None:
     except _REFUSED:
         return None
     return y if dims == 2 else y.view(*x.shape[:-1], w.shape[0])
-
-
-def _stock_conv2d_relu(x, w, b, *geometry):
-    return F.relu(F.conv2d(x, w, b, *geometry))
 
 
 class Conv2dReLUFunction(Function):
@@ -95,7 +87,7 @@ class Conv2dReLUFunction(Function):
         x, w, b, y = ctx.saved_tensors
         needed = ctx.needs_input_grad[:3]
         if twice_differentiable():
-            stock = lambda *xwb: _stock_conv2d_relu(*xwb, *ctx.geometry)
+            stock = lambda *xwb: _chains.conv2d_relu(*xwb, *ctx.geometry)
             return *recompute_backward(stock, (x, w, b), dy, needed), None
         stride, padding, dilation, groups = ctx.geometry
         dz = _aten.threshold_backward(dy, y, 0)
@@ -120,11 +112,11 @@ def conv2d_relu(x: Tensor, w: Tensor, b: Tensor | None, stride, padding, dilatio
         return None
     n, c, h, width = x.shape
     k, group_c, r, s = w.shape
-    p, q = h + 2 * padding[0] - r, width + 2 * padding[1] - s
-    if c != group_c or p < 0 or q < 0:  # cuDNN's call checks no shape: what does not fit is stock's to refuse
+    p, q = out_size(h, r, stride[0], padding[0], 1), out_size(width, s, stride[1], padding[1], 1)
+    if c != group_c or p < 1 or q < 1:  # cuDNN's call checks no shape: what does not fit is stock's to refuse
         return None
-    gradient, results = wants_grad(x, w, b), n * k * (p // stride[0] + 1) * (q // stride[1] + 1)
-    if gradient and not _gpu_route.library_is_faster("conv2d_relu with gradient", x.dtype, results):
+    gradient, results = wants_grad(x, w, b), n * k * p * q
+    if gradient and not _gpu_route.fused_is_faster("conv2d_relu with gradient", x.dtype, results):
         return None
     if not _are_measured(x, w, b) or _convolution_relu is None or w.device != x.device or b.device != x.device:
         return None
@@ -138,10 +130,6 @@ def conv2d_relu(x: Tensor, w: Tensor, b: Tensor | None, stride, padding, dilatio
 
 
 def _pair(value, least: int) -> tuple[int, int] | None:
-    """Two ints of at least `least`; None for what stock may take or refuse."""
-    if type(value) is int:
-        value = value, value
-    if type(value) not in (tuple, list) or len(value) != 2:
-        return None
-    first, last = value
-    return (first, last) if type(first) is int and type(last) is int and first >= least <= last else None
+    """Two ints of at least `least`; None for what stock may take or refuse, a list of one among it."""
+    found = None if type(value) in (tuple, list) and len(value) != 2 else pair(value)
+    return found if found is not None and min(found) >= least else None

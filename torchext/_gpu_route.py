@@ -77,15 +77,16 @@ _is_capturing = torch.cuda.is_current_stream_capturing if torch.version.cuda els
 def is_faster(stem: str, kind: str, dtype: torch.dtype, size: int) -> bool:
     """Whether "auto" takes ours for a call of that kind on a GPU."""
     row = TABLE[_op.GPU[stem]].get(kind) if stem in _op.GPU else None
-    if row is None:
-        return False
-    eager, graph = row[dtype.itemsize == 2]
-    return size >= eager or (size >= graph and captures())
+    return row is not None and _reaches(row, dtype, size)
 
 
-def library_is_faster(kind: str, dtype: torch.dtype, size: int) -> bool:
+def fused_is_faster(kind: str, dtype: torch.dtype, size: int) -> bool:
     """Whether "auto" takes the library's product with its epilogue, and not stock's calls one after the other."""
-    eager, graph = LIBRARY[kind][dtype.itemsize == 2]
+    return _reaches(LIBRARY[kind], dtype, size)
+
+
+def _reaches(row: Row, dtype: torch.dtype, size: int) -> bool:
+    eager, graph = row[dtype.itemsize == 2]
     return size >= eager or (size >= graph and captures())
 
 
@@ -94,15 +95,18 @@ def captures() -> bool:
     return not torch.compiler.is_compiling() and _is_capturing()
 
 
+def _stem(kind: str) -> str:
+    return kind.split()[0]
+
+
 def _smallest(rows: dict[str, Row], stem: str) -> Least:
     """The sizes below which no call of the op is ours, whatever its kind."""
-    leasts = [least for kind, row in rows.items() if kind.split()[0].strip(",") == stem for least in row]
+    leasts = [least for kind, row in rows.items() if _stem(kind) == stem for least in row]
     return Least(*(min(getattr(least, field) for least in leasts) for field in Least._fields))
 
 
 _SMALLEST = {
-    backend: {stem: _smallest(rows, stem) for stem in {kind.split()[0].strip(",") for kind in rows}}
-    for backend, rows in TABLE.items()
+    backend: {stem: _smallest(rows, stem) for stem in set(map(_stem, rows))} for backend, rows in TABLE.items()
 }
 
 

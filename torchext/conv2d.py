@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch._prims_common import suggest_memory_format
 from torch.nn import functional as F
 
-from . import _gpu_library, _gpu_route, _route
+from . import _chains, _gpu_library, _gpu_route, _route
 from ._conv2d_plan import LIBRARY, WANTS, few_images_are_librarys, is_single, out_size, plan
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 
@@ -51,10 +51,6 @@ _conv2d_backward = define(
 )
 
 
-def _stock_conv2d_relu(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    return F.relu(F.conv2d(input, weight, bias, stride, padding, dilation, groups))
-
-
 def _backward(ctx, dy, x, w, y):
     need_dx, need_dw, need_db, _ = ctx.needs_input_grad
     dx, dw, db = _conv2d_backward(dy, x, w, y, *ctx.geometry, need_dx, need_dw, need_db)
@@ -92,7 +88,7 @@ class Conv2dReLUFunction(Function):
     def backward(ctx, dy):
         x, w, b, y = ctx.saved_tensors
         if twice_differentiable():
-            return recompute(ctx, lambda *xwb: _stock_conv2d_relu(*xwb, *ctx.geometry[:4]), x, w, b, dy)
+            return recompute(ctx, lambda *xwb: _chains.conv2d_relu(*xwb, *ctx.geometry[:4]), x, w, b, dy)
         return _backward(ctx, dy, x, w, y)
 
 
@@ -120,7 +116,7 @@ def _stock_on_gpu(op, stock, input, weight, bias, stride, padding, dilation, gro
 def _relu_on_gpu(input, weight, bias, *geometry) -> Tensor:
     y = _gpu_library.conv2d_relu(input, weight, bias, *geometry) if isinstance(weight, Tensor) else None
     if y is None:
-        return _stock_on_gpu("conv2d_relu", _stock_conv2d_relu, input, weight, bias, *geometry)
+        return _stock_on_gpu("conv2d_relu", _chains.conv2d_relu, input, weight, bias, *geometry)
     _route.note_library("conv2d_relu")
     return y
 
@@ -185,7 +181,7 @@ def conv2d_relu(
     if out is None:
         options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         return _route.stock(
-            "conv2d_relu", geometry, WANTS, _stock_conv2d_relu, input=input, weight=weight, bias=bias, **options
+            "conv2d_relu", geometry, WANTS, _chains.conv2d_relu, input=input, weight=weight, bias=bias, **options
         )
     _route.note_ours("conv2d_relu", "conv2d", input)
     if wants_grad(input, weight, bias):

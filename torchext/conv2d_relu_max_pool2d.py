@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import _route
+from . import _chains, _route
 from ._conv2d_plan import WANTS, WINOGRAD, is_single, out_size, plan
 from ._conv2d_pool_plan import is_stocks_on_gpu, pays_together, pool_plan, pooled_size, prefers_direct
 from ._op import Function, define, twice_differentiable, wants_grad
@@ -55,7 +55,7 @@ def _stock(
     input, weight, bias, stride, padding, dilation, groups,
     pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode,
 ):  # fmt: skip
-    y = F.relu(F.conv2d(input, weight, bias, stride, padding, dilation, groups))
+    y = _chains.conv2d_relu(input, weight, bias, stride, padding, dilation, groups)
     return F.max_pool2d(y, pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import _C, _gpu_library, _gpu_route, _route
+from . import _C, _chains, _gpu_library, _gpu_route, _route
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 from ._route import PLAIN
 
@@ -33,10 +33,6 @@ _linear_backward = define(
 
 
 _stock_linear = F.linear
-
-
-def _stock_linear_relu(input, weight, bias=None):
-    return F.relu(F.linear(input, weight, bias))
 
 
 def _rows(t):
@@ -85,7 +81,7 @@ class LinearReLUFunction(Function):
     def backward(ctx, dy):
         x, w, b, y = ctx.saved_tensors
         if twice_differentiable():
-            return recompute_backward(_stock_linear_relu, (x, w, b), dy, ctx.needs_input_grad)
+            return recompute_backward(_chains.linear_relu, (x, w, b), dy, ctx.needs_input_grad)
         return _backward(ctx, dy, x, w, y)
 
 
@@ -197,10 +193,10 @@ def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
             if y is not None:
                 _route.note_library("linear_relu")
                 return y
-        return _at_once("linear_relu", _stock_linear_relu, input, weight, bias)
+        return _at_once("linear_relu", _chains.linear_relu, input, weight, bias)
     why = _why_stock(input, weight, bias)
     if why is not None:
-        return _route.stock("linear_relu", why, _WANTS, _stock_linear_relu, input=input, weight=weight, bias=bias)
+        return _route.stock("linear_relu", why, _WANTS, _chains.linear_relu, input=input, weight=weight, bias=bias)
     _route.note_ours("linear_relu", "linear_relu", input)
     if wants_grad(input, weight, bias):
         return LinearReLUFunction.call(input, weight, bias)
