@@ -128,6 +128,19 @@ def test_an_op_without_kernels_sends_only_itself_to_stock(gpu, missing):
             assert routes(call) == {"native"}, kind
 
 
+@pytest.mark.parametrize("serving, backend", [("native", "native"), ("triton", "stock"), (None, "stock")])
+def test_native_means_cuda_kernels_and_nothing_in_their_place(gpu, serving, backend):
+    for stem in STEMS:
+        if serving is None:
+            gpu.delitem(_op.GPU, stem)
+        else:
+            gpu.setitem(_op.GPU, stem, serving)
+    with torchext.backend("native"):
+        for kind, (call, _) in MEASURED.items():
+            if "conv2d" not in kind:
+                assert routes(call) == {backend}, kind
+
+
 def test_every_row_of_the_table_is_tried_here():
     assert set().union(*TABLE.values()) <= set(MEASURED)
     for rows in TABLE.values():
