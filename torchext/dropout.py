@@ -165,7 +165,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         True
     """
     if not training or _is_small(input):
-        _route.note_stock("dropout", why_small(input, training))
+        _route.note("dropout", "stock", why_small(input, training))
         plain = type(input) is Tensor and not inplace and 0.0 <= p <= 1.0  # what F.dropout would look at first
         return torch.dropout(input, p, training) if plain else F.dropout(input, p, training, inplace)
     why = why_stock(input, p)
@@ -189,7 +189,7 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
         True
     """
     if not training or _is_small(input):
-        _route.note_stock("alpha_dropout", why_small(input, training))
+        _route.note("alpha_dropout", "stock", why_small(input, training))
         return F.alpha_dropout(input, p, training, inplace)
     why = why_stock(input, p)
     if why is not None:

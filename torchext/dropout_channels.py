@@ -34,7 +34,7 @@ def _serve(name, stock, ranks, input, p, training, inplace):
     """`ranks` maps the ranks of input that are ours to the number of dimensions that have each a draw of their own."""
     leading = ranks.get(input.dim())
     if not training or _is_small(input, leading):
-        _route.note_stock(name, why_small(input, training))
+        _route.note(name, "stock", why_small(input, training))
         return stock(input, p, training, inplace)
     why = _why_stock(input, p, leading)
     if why is not None:
@@ -81,7 +81,7 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
     """
     leading = 2 if input.dim() >= 2 else None
     if not training or _is_small(input, leading):
-        _route.note_stock("feature_alpha_dropout", why_small(input, training))
+        _route.note("feature_alpha_dropout", "stock", why_small(input, training))
         return F.feature_alpha_dropout(input, p, training, inplace)
     why = _why_stock(input, p, leading)
     if why is not None:

@@ -108,7 +108,7 @@ def _is_faster_on_gpu(x, channels_last, window, return_indices) -> bool:
 
 def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
     if type(input) in _route.PLAIN and _route.auto() and _is_small(input):
-        _route.note_stock(op, _gpu_route.WHY if input.is_cuda else _WHY_SMALL)
+        _route.note(op, "stock", _gpu_route.WHY if input.is_cuda else _WHY_SMALL)
         try:
             if return_indices:
                 return F.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
