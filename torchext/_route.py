@@ -230,9 +230,10 @@ def drop_in(counterpart: Callable) -> Callable[[Callable], Callable]:
             if _is_compiling():
                 return ours(*args, **kwargs)
             why = _observers.why_seen()
-            if why is None and (not args or type(args[0]) in PLAIN):
+            first = type(args[0] if args else kwargs.get("input"))
+            if why is None and first in PLAIN:
                 return ours(*args, **kwargs)
-            why = why or f"{type(args[0]).__name__} is not a plain tensor"
+            why = why or f"{first.__name__} is not a plain tensor"
             note(ours.__name__, "stock", why)
             return counterpart(*args, **kwargs)
 

@@ -126,7 +126,13 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
     if why is None:
         shape = input.shape
         window = window_of(kernel_size, stride, padding, dilation)
-        if window is None or type(ceil_mode) is not bool or len(shape) not in (3, 4) or 0 in shape[-3:]:
+        if (
+            window is None
+            or type(ceil_mode) is not bool
+            or type(return_indices) is not bool
+            or len(shape) not in (3, 4)
+            or 0 in shape[-3:]
+        ):
             why = "arguments only stock takes"
         elif window[0] * window[1] > MAX_TAPS:
             why = f"more than {MAX_TAPS} taps"
