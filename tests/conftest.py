@@ -125,13 +125,17 @@ class Case:
             self.assert_close(actual, theirs, exact)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--backend", default="native", help="what serves our ops in the tests: native, or auto as users")
+
+
 @pytest.fixture(autouse=True)
-def seeded_and_native():
+def seeded_and_served(request):
     """Every test is about our kernels, whether or not stock measured faster at its sizes; and starts from one seed."""
     torch.manual_seed(0)
     if _route.simt() is not None:
         _route.simt().seed(int(os.getenv("SIMT_SEED", "0")))
-    with torchext.backend("native"):
+    with torchext.backend(request.config.getoption("--backend")):
         yield
 
 

@@ -45,6 +45,13 @@ def accelerated(module, F, first, pool):
     return layers, torchext.accelerate(model) if module is nn else model
 
 
+def compiled(module, F, first, pool):
+    """Stock's is compiled too: what stays visible in a compiled model is Dynamo's to say."""
+    layers, model = two_statements(module, F, first, pool)
+    torch._dynamo.reset()
+    return layers, torch.compile(model, backend="torchext" if module is nn else "eager")
+
+
 STYLES = {"nested": nested, "two statements": two_statements, "Sequential": sequential, "accelerated": accelerated}
 
 
@@ -83,3 +90,19 @@ def test_an_observer_sees_what_it_sees_in_stock(chain, style, observer, backend)
     with torchext.backend(backend):
         got = observed(observer, style, *chain, nn, F)
     assert_same(got, observed(observer, style, *chain, torch.nn, stock_F))
+
+
+COMPILED = (
+    *(f"forward hook: {see}" for see in ("the output", "its detached alias", "another output", "a hook that scales")),
+    *("forward pre-hook", "full backward hook", "grad to the middle", "hooks on saved tensors", "checkpoint"),
+    *("anomaly mode", "function mode", "dispatch mode", "threads", "no_grad", "inference mode", "patched class"),
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("observer", COMPILED)
+@pytest.mark.parametrize("chain", ["linear", "conv2d, pool"])
+def test_an_observer_of_a_compiled_model_sees_what_it_sees_in_stock(chain, observer):
+    observer = OBSERVERS[observer]
+    got = observed(observer, compiled, *CHAINS[chain], nn, F)
+    assert_same(got, observed(observer, compiled, *CHAINS[chain], torch.nn, stock_F))

@@ -11,14 +11,12 @@ import torch
 _NAME: ContextVar[str] = ContextVar("torchext_backend", default="auto")
 here = _NAME.get
 _traced = "auto"  # Dynamo knows no context variables, but guards what it reads here: what the newest block chose
-_is_compiling, _is_exporting = torch.compiler.is_dynamo_compiling, torch.compiler.is_exporting
+_is_compiling = torch.compiler.is_dynamo_compiling
 
 
 def name() -> str:
-    """The backend's name: "stock" in a graph that is exported, for others, at sizes nobody knows yet."""
-    if _is_compiling():
-        return "stock" if _is_exporting() else _traced
-    return here()
+    """The backend's name."""
+    return _traced if _is_compiling() else here()
 
 
 @contextlib.contextmanager
