@@ -1,10 +1,6 @@
 """torch.compile(backend="torchext"): the fusions on a traced graph, functional style included."""
 
 import copy
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +8,6 @@ import torch.nn.functional as stock_F
 from torch import nn as stock
 
 import torchext
-from torchext import _unpacked
 from torchext.demo import load
 
 
@@ -118,30 +113,3 @@ def test_a_model_of_our_layers_is_fused_as_a_model_of_stock_s():
     ran = [event.name for event in profile.events() if event.name.startswith("torchext::")]
     assert ran == ["torchext::conv2d_relu_max_pool2d"] * 2 + ["torchext::linear_relu"] * 2 + ["torchext::linear"]
     torch.testing.assert_close(y, model(x))
-
-
-UNPACKED = """
-import sys
-from importlib import metadata
-installed = metadata.MetadataPathFinder.find_distributions
-metadata.MetadataPathFinder.find_distributions = lambda *context: (
-    d for d in installed(*context) if d.metadata["Name"] != "torchext"
-)
-import torch, torchext
-assert "torch._dynamo" not in sys.modules
-assert metadata.version("torchext") == torchext.__version__
-with torchext.backend("native"), torchext.record_routes() as routes:
-    torch.compile(torch.nn.Linear(30, 40), backend="torchext")(torch.ones(20, 30))
-print(routes[0].op, routes[0].backend)
-"""
-
-
-def test_a_tree_that_nobody_installed_has_the_backend_too():
-    run = subprocess.run([sys.executable, "-c", UNPACKED], capture_output=True, text=True, check=False)
-    assert run.stdout == "linear native\n", run.stderr
-
-
-def test_an_unpacked_tree_says_of_itself_what_an_installation_would():
-    project = (Path(__file__).parent.parent / "pyproject.toml").read_text()
-    found = re.search(r'^version = "(.+)"$', project, re.M)[1], *re.findall(r'^torchext = "(.+)"$', project, re.M)
-    assert found == (_unpacked.VERSION, _unpacked._FILES["entry_points.txt"].split(" = ")[1].strip())
