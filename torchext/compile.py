@@ -64,8 +64,8 @@ def torchext_backend(
 
 def _ignore(mode: str | None, options: dict[str, Any] | None) -> None:
     given = []
-    if mode is not None:
-        modes = ("default", *torch._inductor.list_mode_options())
+    if mode not in (None, "default"):
+        modes = tuple(torch._inductor.list_mode_options())
         if mode not in modes:
             raise RuntimeError(f"torch.compile: mode is {mode!r}, expected one of {', '.join(map(repr, modes))}")
         given.append(f"mode={mode!r}")
