@@ -212,8 +212,8 @@ def note_ours(op: str, stem: str, input: Tensor) -> None:
 def enter(module: torch.nn.Module) -> None:
     """Tells explain() that `module` is served next, though it is not called."""
     global _layer
-    if layers:
-        _layer = layers[module]
+    if layers and not torch.compiler.is_compiling():
+        _layer = layers.get(module, _layer)
 
 
 def stock(op: str, why: str, wants: str, function: Callable, **arguments: Any) -> Any:
