@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from . import _chains, _gpu_library, _gpu_route, _route
 from ._conv2d_plan import LIBRARY, WANTS, few_images_are_librarys, is_single, out_size, plan
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
+from ._route import PLAIN
 
 _STOCK_IS_AS_FAST = "stock's convolution is as fast for these shapes"
 GEOMETRY = "int[2] stride, int[2] padding, int[2] dilation, int groups"
@@ -94,7 +95,7 @@ class Conv2dReLUFunction(Function):
 
 def _auto_plan(x, w, b, stride, *options):
     """The plan; in "auto" stock serves what no kernel of ours would: its own call to oneDNN has no detour."""
-    if _route.auto() and few_images_are_librarys(x, w, stride):
+    if type(x) in PLAIN and type(w) in PLAIN and _route.auto() and few_images_are_librarys(x, w, stride):
         return _STOCK_IS_AS_FAST, None
     geometry, out = plan(x, w, b, stride, *options)
     if out is not None and geometry[4] == LIBRARY and _route.auto():
@@ -104,8 +105,7 @@ def _auto_plan(x, w, b, stride, *options):
 
 def _stock_on_gpu(op, stock, input, weight, bias, stride, padding, dilation, groups) -> Tensor:
     """`_route.stock` without its keywords, which take 6 us of calls that take 30 on a GPU's host."""
-    if _route._record is not None:
-        _route.note_stock(op, _gpu_route.WHY)
+    _route.note(op, "stock", _gpu_route.WHY)
     try:
         return stock(input, weight, bias, stride, padding, dilation, groups)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
@@ -117,10 +117,11 @@ def _relu_on_gpu(input, weight, bias, *geometry) -> Tensor:
     y = _gpu_library.conv2d_relu(input, weight, bias, *geometry) if isinstance(weight, Tensor) else None
     if y is None:
         return _stock_on_gpu("conv2d_relu", _chains.conv2d_relu, input, weight, bias, *geometry)
-    _route.note_library("conv2d_relu")
+    _route.note("conv2d_relu", "library")
     return y
 
 
+@_route.drop_in(F.conv2d)
 def conv2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1
 ) -> Tensor:
@@ -160,6 +161,7 @@ def conv2d(
     return _conv2d(input, weight, bias, *geometry)
 
 
+@_route.drop_in(_chains.conv2d_relu)
 def conv2d_relu(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1
 ) -> Tensor:

@@ -24,19 +24,19 @@ def _is_small(x, leading) -> bool:
     return (shape[0] if leading == 1 else shape[0] * shape[1]) < SMALL
 
 
-def _why_stock(x, p, leading) -> str | None:
+def _why_stock(x, p, leading, training, inplace) -> str | None:
     if _gpu_route.is_auto_on_gpu(x):
         return _gpu_route.WHY
-    return why_stock(x, p) or (None if leading else "a rank on which stock warns or raises")
+    return why_stock(x, p, training, inplace) or (None if leading else "a rank on which stock warns or raises")
 
 
 def _serve(name, stock, ranks, input, p, training, inplace):
     """`ranks` maps the ranks of input that are ours to the number of dimensions that have each a draw of their own."""
     leading = ranks.get(input.dim())
-    if not training or _is_small(input, leading):
-        _route.note_stock(name, why_small(input, training))
+    if training is False or _is_small(input, leading):
+        _route.note(name, "stock", why_small(input, training))
         return stock(input, p, training, inplace)
-    why = _why_stock(input, p, leading)
+    why = _why_stock(input, p, leading, training, inplace)
     if why is not None:
         return _route.stock(name, why, WANTS, stock, input=input, p=p, training=training, inplace=inplace)
     _route.note_ours(name, "dropout", input)
@@ -44,6 +44,7 @@ def _serve(name, stock, ranks, input, p, training, inplace):
     return input.mul_(noise) if inplace else input * noise
 
 
+@_route.drop_in(F.dropout1d)
 def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     r"""Zeroes whole channels of ``[n, c, l]`` or ``[c, l]``. Counterpart of :func:`torch.nn.functional.dropout1d`.
 
@@ -57,6 +58,7 @@ def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     return _serve("dropout1d", F.dropout1d, {2: 1, 3: 2}, input, p, training, inplace)
 
 
+@_route.drop_in(F.dropout2d)
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     r"""Zeroes whole channels of ``[n, c, h, w]``. Counterpart of :func:`torch.nn.functional.dropout2d`, which serves
     other ranks too, with its warnings. See :func:`dropout1d`.
@@ -64,6 +66,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     return _serve("dropout2d", F.dropout2d, {4: 2}, input, p, training, inplace)
 
 
+@_route.drop_in(F.dropout3d)
 def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     r"""Zeroes whole channels of ``[n, c, d, h, w]`` or ``[c, d, h, w]``. Counterpart of
     :func:`torch.nn.functional.dropout3d`, which serves other ranks too, with its warnings. See :func:`dropout1d`.
@@ -71,15 +74,16 @@ def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     return _serve("dropout3d", F.dropout3d, {4: 1, 5: 2}, input, p, training, inplace)
 
 
+@_route.drop_in(F.feature_alpha_dropout)
 def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     r"""Alpha dropout of whole channels of ``[n, c, ...]``. Counterpart of
     :func:`torch.nn.functional.feature_alpha_dropout`. ``training`` is False unless given, as in stock.
     """
     leading = 2 if input.dim() >= 2 else None
-    if not training or _is_small(input, leading):
-        _route.note_stock("feature_alpha_dropout", why_small(input, training))
+    if training is False or _is_small(input, leading):
+        _route.note("feature_alpha_dropout", "stock", why_small(input, training))
         return F.feature_alpha_dropout(input, p, training, inplace)
-    why = _why_stock(input, p, leading)
+    why = _why_stock(input, p, leading, training, inplace)
     if why is not None:
         arguments = {"input": input, "p": p, "training": training, "inplace": inplace}
         return _route.stock("feature_alpha_dropout", why, WANTS, F.feature_alpha_dropout, **arguments)

@@ -49,26 +49,25 @@ def explain(model: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Explanation
         raise TypeError(f"explain: model is a {type(model).__name__}, expected a torch.nn.Module")
     path: list[str] = []
     names = {module: name for name, module in model.named_modules()}
-    buffers, around = Buffers(model), (_route.layers, _route._layer)
+    buffers = Buffers(model)
 
     def elsewhere():
         """Whether this call is another's: a trace, where there are no names to tell, or another explain's."""
-        return torch.compiler.is_compiling() or _route.layers is not names
+        return torch.compiler.is_compiling() or _route.LAYERS.get() is not names
 
     def enter(module, args):
         if not elsewhere():
             buffers.initialized(module)
             path.append(names[module])
-            _route._layer = path[-1]
+            _route.LAYER.set(path[-1])
 
     def leave(module, args, output):
         if not elsewhere():
             path.pop()
-            _route._layer = path[-1] if path else ""
+            _route.LAYER.set(path[-1] if path else "")
 
-    hooks = []
+    hooks, tokens = [], (_route.LAYERS.set(names), _route.LAYER.set(""))
     try:
-        _route.layers, _route._layer = names, ""
         for module in names:
             if not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
                 hooks.append(module.register_forward_pre_hook(enter))
@@ -76,7 +75,8 @@ def explain(model: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Explanation
         with _route.record_routes() as choices:
             model(*args, **kwargs)
     finally:
-        _route.layers, _route._layer = around
+        _route.LAYERS.reset(tokens[0])
+        _route.LAYER.reset(tokens[1])
         for hook in hooks:
             hook.remove()
         buffers.restore()

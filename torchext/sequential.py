@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules import module as _module
 
-from . import _gpu_route, _route
+from . import _gpu_route, _observers, _route
 from .batch_norm_relu_max_pool2d import BatchNormReLUMaxPool2d
 from .conv2d import Conv2d, ConvReLU2d
 from .conv2d_relu_max_pool2d import ConvReLUMaxPool2d
 from .linear_relu import Linear, LinearReLU
 from .max_pool2d import MaxPool2d
-from .relu import ReLU
+
+_is_compiling = torch.compiler.is_dynamo_compiling
 
 # What serves a layer and the ReLU after it, and what serves these and the pooling after them.
 _LINEAR = LinearReLU.forward, None
 _CONV = ConvReLU2d.serve, ConvReLUMaxPool2d.serve
 _NORM = None, BatchNormReLUMaxPool2d.serve
 _SERVED = {nn.Linear: _LINEAR, Linear: _LINEAR, nn.Conv2d: _CONV, Conv2d: _CONV, nn.BatchNorm2d: _NORM}
-_RELUS = (nn.ReLU, ReLU)
 _POOLS = (nn.MaxPool2d, MaxPool2d)
+
+
+# What runs when the layers are called one by one, and somebody may have replaced.
+_FORWARDS = {layer: layer.forward for layer in (*_SERVED, nn.ReLU, *_POOLS)}
+_CALL, _CALL_IMPL, _RELU = nn.Module.__call__, nn.Module._call_impl, F.relu
+_CONV_FORWARD, _OUR_CONV_FORWARD = nn.Conv2d._conv_forward, Conv2d._conv_forward
 
 
 class Sequential(nn.Sequential):
@@ -37,7 +45,7 @@ class Sequential(nn.Sequential):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if _watches_all():
+        if type(self).__iter__ is not nn.Sequential.__iter__ or _watches_all():
             return super().forward(input)
         layers, done = [*self._modules.values()], 0
         joins = type(input) not in _route.PLAIN or _gpu_route.may_join(input)
@@ -57,7 +65,7 @@ def _has_few_taps(layer: nn.Module) -> bool:
 
 def _together(input: Tensor, first: nn.Module, second: nn.Module | None = None, third: nn.Module | None = None) -> int:
     """How many of the three one kernel serves."""
-    if type(second) not in _RELUS or type(input) not in _route.PLAIN or _watched(first) or _watched(second):
+    if type(second) is not nn.ReLU or type(input) not in _route.PLAIN or _watched(first) or _watched(second):
         return 1
     with_relu, with_pool = _SERVED[type(first)]
     if with_pool is not None and type(third) in _POOLS and not third.return_indices and not _watched(third):
@@ -73,8 +81,8 @@ def _served(layers: list[nn.Module], input: Tensor) -> Tensor:
 
 
 def _watched(module: nn.Module) -> bool:
-    """Whether somebody would miss a call of `module`: a hook, a forward of its own, a compiled one."""
-    ours = 1 if _route.layers else 0  # explain()'s
+    """Whether somebody would miss a call of `module`: a hook, a forward of its own or its class's, a compiled one."""
+    ours = 1 if _route.layers() else 0  # explain()'s
     return (
         len(module._forward_hooks) > ours
         or len(module._forward_pre_hooks) > ours
@@ -82,13 +90,26 @@ def _watched(module: nn.Module) -> bool:
         or bool(module._backward_pre_hooks)
         or "forward" in module.__dict__
         or module._compiled_call_impl is not None
+        or type(module).forward is not _FORWARDS[type(module)]
     )
 
 
 def _watches_all() -> bool:
+    """Whether somebody would miss a call of any layer: a mode, a hook on all, what calls them all replaced."""
     return bool(
         _module._global_forward_hooks
         or _module._global_forward_pre_hooks
         or _module._global_backward_hooks
         or _module._global_backward_pre_hooks
+        or (not _is_compiling() and (_observers.why_seen() is not None or _is_patched()))
+    )
+
+
+def _is_patched() -> bool:
+    return (
+        nn.Module.__call__ is not _CALL
+        or nn.Module._call_impl is not _CALL_IMPL
+        or F.relu is not _RELU
+        or nn.Conv2d._conv_forward is not _CONV_FORWARD
+        or Conv2d._conv_forward is not _OUR_CONV_FORWARD
     )

@@ -15,7 +15,6 @@ from ..dropout_channels import Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDrop
 from ..linear_cross_entropy import LinearCrossEntropyLoss
 from ..linear_relu import Linear, LinearReLU
 from ..max_pool2d import MaxPool2d
-from ..relu import ReLU
 from ..sequential import Sequential
 
 _stock_modules.serve()
@@ -29,7 +28,6 @@ OURS = (
     *("AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"),
     *("Linear", "LinearReLU"),
     *("MaxPool2d",),
-    *("ReLU",),
     *("Sequential",),
 )
 
