@@ -149,7 +149,7 @@ def test_a_compiled_model(called, fullgraph):
     torch.testing.assert_close(model(x), model._orig_mod(x), rtol=1e-4, atol=1e-4)
     model = Model(lambda self, x: self.last(self.first(x)), first=layers(), last=nn.Linear(SIDE, 2))
     model.first.compile(backend="torchext", fullgraph=fullgraph)
-    assert explained(model) == [("first", "linear_relu"), ("first", "linear"), ("last", "linear")]
+    assert explained(model) == [("", "linear_relu"), ("", "linear"), ("last", "linear")]
 
 
 def test_scripted_and_traced_models():

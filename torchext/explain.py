@@ -31,8 +31,8 @@ class Explanation:
 def explain(model: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Explanation:
     """Runs ``model(*args, **kwargs)`` once, forward, and tells for each of our ops which backend served it, and why.
 
-    A call inside of a layer that is not registered, made during forward or kept in a list, and inside of a compiled or
-    scripted part, goes by the name of the registered layer around it.
+    A call inside of a layer that is not registered, made during forward or kept in a list, and inside of a compiled
+    part, goes by the name of the registered layer around it that runs as Python.
 
     The model is left as it was: it stays in its train or eval mode, and buffers that a forward pass changes, such as
     batch norm's statistics, are restored. Lazy layers are initialised, as by any first call.
