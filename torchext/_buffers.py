@@ -20,7 +20,8 @@ class Buffers:
                 self._hold(t)
 
     def _hold(self, t: Tensor) -> None:
-        # `.data` keeps the shape and the memory, whatever becomes of `t`, and counts no version of it.
+        # `.data` keeps the shape and the memory, whatever becomes of `t`; to write there counts no version of `t`, and
+        # is allowed where `t` was made in inference mode.
         self._held.append((t, t.data, t.detach().clone()))
 
     def initialized(self, module: nn.Module) -> None:
@@ -34,8 +35,7 @@ class Buffers:
             buffers.clear()
             buffers.update(before)
         for t, data, values in self._held:
-            with torch.inference_mode():  # the one place where inference tensors can be changed
-                data.copy_(values)
+            data.copy_(values)
             if not _lies_where(t, data):
                 t.data = data
 
