@@ -1,10 +1,7 @@
 """torch.compile(backend="torchext"): the fusions on a traced graph, functional style included."""
 
 import copy
-import re
-import subprocess
-import sys
-from pathlib import Path
+import warnings
 
 import pytest
 import torch
@@ -12,7 +9,7 @@ import torch.nn.functional as stock_F
 from torch import nn as stock
 
 import torchext
-from torchext import _unpacked
+from torchext.compile import _warn_once
 from torchext.demo import load
 
 
@@ -120,28 +117,113 @@ def test_a_model_of_our_layers_is_fused_as_a_model_of_stock_s():
     torch.testing.assert_close(y, model(x))
 
 
-UNPACKED = """
-import sys
-from importlib import metadata
-installed = metadata.MetadataPathFinder.find_distributions
-metadata.MetadataPathFinder.find_distributions = lambda *context: (
-    d for d in installed(*context) if d.metadata["Name"] != "torchext"
+def LeNet(style):
+    conv1, conv2, fc1, fc2 = (
+        stock.Conv2d(1, 6, 5),
+        stock.Conv2d(6, 16, 5),
+        stock.Linear(256, 120),
+        stock.Linear(120, 84),
+    )
+    pool, relu = stock.MaxPool2d(2), stock.ReLU()
+
+    class Nested(stock.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = stock.ModuleList([conv1, conv2, fc1, fc2])
+
+        def forward(self, x):
+            for conv in self.layers[:2]:
+                x = stock_F.max_pool2d(stock_F.relu(conv(x)), 2)
+            x = x.flatten(1)
+            return stock_F.relu(fc2(stock_F.relu(fc1(x))))
+
+    class TwoStatements(Nested):
+        def forward(self, x):
+            for conv in self.layers[:2]:
+                x = conv(x)
+                x = torch.relu(x)
+                x = torch.max_pool2d(x, 2)
+            x = fc1(x.view(x.size(0), -1)).relu()
+            x = fc2(x)
+            return relu(x)
+
+    if style == "Sequential":
+        return stock.Sequential(conv1, relu, pool, conv2, relu, pool, stock.Flatten(), fc1, relu, fc2, relu)
+    return {"nested": Nested, "two statements": TwoStatements}[style]()
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("style", ["nested", "two statements", "Sequential"])
+def test_lenet_is_fused_in_every_style_and_for_every_batch(style, dynamic):
+    model = LeNet(style)
+    compiled = torch.compile(model, backend="torchext", fullgraph=True, dynamic=dynamic)
+    for n in (16, 24):
+        x = torch.randn(n, 1, 28, 28)
+        with torchext.backend("native"), torchext.record_routes() as routes:
+            y = compiled(x)
+        assert [route.op for route in routes] == ["conv2d_relu_max_pool2d"] * 2 + ["linear_relu"] * 2
+        torch.testing.assert_close(y, model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_arguments_by_name_and_methods_are_fused_too():
+    def function(x, w, b):
+        h = stock_F.conv2d(weight=w, bias=b, input=x).relu()
+        return stock_F.max_pool2d(kernel_size=2, input=h, padding=1)
+
+    inputs = torch.randn(4, 1, 9, 9), torch.randn(2, 1, 3, 3), torch.randn(2)
+    with torchext.backend("native"), torchext.record_routes() as routes:
+        y = torch.compile(function, backend="torchext", fullgraph=True)(*inputs)
+    assert [route.op for route in routes] == ["conv2d_relu_max_pool2d"]
+    torch.testing.assert_close(y, function(*inputs), rtol=1e-4, atol=1e-4)
+
+
+def test_an_in_place_relu_is_seen_by_whoever_holds_its_input():
+    conv = stock.Conv2d(1, 2, 3)
+
+    def function(x):
+        h = conv(x)
+        view = h[0]
+        y = stock_F.relu(h, inplace=True)
+        return y * 2, h + 1, view - 1
+
+    x = torch.randn(4, 1, 8, 8)
+    for got, want in zip(torch.compile(function, backend="torchext", fullgraph=True)(x), function(x)):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.fixture
+def unwarned():
+    _warn_once.cache_clear()
+
+
+def test_modes_and_options_are_ignored_with_one_warning(unwarned):
+    layer, x = stock.Linear(30, 40), torch.randn(20, 30)
+    with pytest.warns(UserWarning, match=r"ignores options\['trace.enabled'\]") as caught:
+        for _ in range(2):
+            torch._dynamo.reset()
+            compiled = torch.compile(layer, backend="torchext", options={"trace.enabled": True})
+            torch.testing.assert_close(compiled(x), layer(x))
+    assert len([w for w in caught if "torchext" in str(w.message)]) == 1
+    with pytest.warns(UserWarning, match="ignores mode='max-autotune'"):
+        torch.testing.assert_close(torch.compile(layer, backend="torchext", mode="max-autotune")(x), layer(x))
+
+
+def test_the_default_mode_is_no_news(unwarned):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        torch.compile(stock.Linear(3, 4), backend="torchext", mode="default", options=None)(torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    "arguments, error, told",
+    [
+        ({"mode": "fast"}, RuntimeError, "mode is 'fast', expected one of 'default', '"),
+        ({"mode": 3}, RuntimeError, "mode is 3, expected one of 'default'"),
+        ({"options": ["fast"]}, TypeError, r"options is \['fast'\], expected a dict with names"),
+        ({"options": {1: True}}, TypeError, r"options is \{1: True\}, expected a dict with names"),
+    ],
 )
-import torch, torchext
-assert "torch._dynamo" not in sys.modules
-assert metadata.version("torchext") == torchext.__version__
-with torchext.backend("native"), torchext.record_routes() as routes:
-    torch.compile(torch.nn.Linear(30, 40), backend="torchext")(torch.ones(20, 30))
-print(routes[0].op, routes[0].backend)
-"""
-
-
-def test_a_tree_that_nobody_installed_has_the_backend_too():
-    run = subprocess.run([sys.executable, "-c", UNPACKED], capture_output=True, text=True, check=False)
-    assert run.stdout == "linear native\n", run.stderr
-
-
-def test_an_unpacked_tree_says_of_itself_what_an_installation_would():
-    project = (Path(__file__).parent.parent / "pyproject.toml").read_text()
-    found = re.search(r'^version = "(.+)"$', project, re.M)[1], *re.findall(r'^torchext = "(.+)"$', project, re.M)
-    assert found == (_unpacked.VERSION, _unpacked._FILES["entry_points.txt"].split(" = ")[1].strip())
+def test_what_is_no_mode_and_no_options_is_refused(arguments, error, told):
+    with pytest.raises(RuntimeError, match=told) as caught:
+        torch.compile(stock.Linear(3, 4), backend="torchext", **arguments)(torch.ones(2, 3))
+    assert isinstance(caught.value.inner_exception, error)

@@ -212,7 +212,7 @@ def enter(module: torch.nn.Module) -> None:
     """Tells explain() that `module` is served next, though it is not called."""
     names = layers()
     if names:
-        LAYER.set(names.get(module, ""))
+        LAYER.set(names.get(module, LAYER.get()))
 
 
 def drop_in(counterpart: Callable) -> Callable[[Callable], Callable]:

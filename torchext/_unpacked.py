@@ -1,4 +1,4 @@
-"""A source tree with the extension built in place: what an installed package's metadata would say of it.
+"""A package that nobody installed, a source tree or a copy of it: what an installed one's metadata would say of it.
 
 torch.compile finds a backend by its name through importlib.metadata; and asking Dynamo to register it takes 1 s.
 """
@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 VERSION = "0.1.0"
+_GROUP, _BACKEND = "torch_dynamo_backends", "torchext.compile:torchext_backend"
 _FILES = {
     "METADATA": f"Metadata-Version: 2.1\nName: torchext\nVersion: {VERSION}\n",
-    "entry_points.txt": "[torch_dynamo_backends]\ntorchext = torchext.compile:torchext_backend\n",
+    "entry_points.txt": f"[{_GROUP}]\ntorchext = {_BACKEND}\n",
 }
 
 
@@ -39,6 +40,14 @@ class _Finder:
 
 
 def describe() -> None:
-    """Tells importlib.metadata of this package where no installation has."""
+    """Tells importlib.metadata of this package where no installation has, and Dynamo, if it is there already.
+
+    Dynamo looks for entry points once, which may have been before there was one to find.
+    """
     if _Finder not in sys.meta_path:
         sys.meta_path.append(_Finder)
+    registry = sys.modules.get("torch._dynamo.backends.registry")
+    if registry is not None:
+        from importlib.metadata import EntryPoint
+
+        registry._BACKENDS.setdefault("torchext", EntryPoint("torchext", _BACKEND, _GROUP))

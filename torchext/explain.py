@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from . import _route
+from ._buffers import Buffers
 from ._route import Choice
 
 
@@ -27,11 +28,14 @@ class Explanation:
         return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
-def explain(model: torch.nn.Module, *args: Any, **kwargs: Any) -> Explanation:
+def explain(model: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Explanation:
     """Runs ``model(*args, **kwargs)`` once, forward, and tells for each of our ops which backend served it, and why.
 
+    A call inside of a layer that is not registered, made during forward or kept in a list, and inside of a compiled
+    part, goes by the name of the registered layer around it that runs as Python.
+
     The model is left as it was: it stays in its train or eval mode, and buffers that a forward pass changes, such as
-    batch norm's statistics, are restored.
+    batch norm's statistics, are restored. Lazy layers are initialised, as by any first call.
 
     Raises:
         TypeError: `model` is not an ``nn.Module``.
@@ -44,30 +48,36 @@ def explain(model: torch.nn.Module, *args: Any, **kwargs: Any) -> Explanation:
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"explain: model is a {type(model).__name__}, expected a torch.nn.Module")
     path: list[str] = []
+    names = {module: name for name, module in model.named_modules()}
+    buffers = Buffers(model)
+
+    def elsewhere():
+        """Whether this call is another's: a trace, where there are no names to tell, or another explain's."""
+        return torch.compiler.is_compiling() or _route.LAYERS.get() is not names
 
     def enter(module, args):
-        path.append(_route.LAYERS.get().get(module, ""))
-        _route.LAYER.set(path[-1])
+        if not elsewhere():
+            buffers.initialized(module)
+            path.append(names[module])
+            _route.LAYER.set(path[-1])
 
     def leave(module, args, output):
-        path.pop()
-        _route.LAYER.set(path[-1] if path else "")
+        if not elsewhere():
+            path.pop()
+            _route.LAYER.set(path[-1] if path else "")
 
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    hooks = []
+    hooks, tokens = [], (_route.LAYERS.set(names), _route.LAYER.set(""))
     try:
-        layers = {module: name for name, module in model.named_modules()}
-        token = _route.LAYERS.set(layers)
-        for module in layers:
-            hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True)]
+        for module in names:
+            if not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
+                hooks.append(module.register_forward_pre_hook(enter))
+                hooks.append(module.register_forward_hook(leave, always_call=True))
         with _route.record_routes() as choices:
             model(*args, **kwargs)
     finally:
-        _route.LAYERS.reset(token)
-        _route.LAYER.set("")
+        _route.LAYERS.reset(tokens[0])
+        _route.LAYER.reset(tokens[1])
         for hook in hooks:
             hook.remove()
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(before[name])
+        buffers.restore()
     return Explanation(tuple(choices))
