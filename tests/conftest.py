@@ -248,6 +248,7 @@ def saved_bytes():
             saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
             return t
 
+        pack.sees_torchext = True
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             results = function(*inputs)
         results = results if isinstance(results, tuple) else (results,)
