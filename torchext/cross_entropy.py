@@ -77,11 +77,14 @@ def _stock_is_faster(x, target) -> bool:
     return x.requires_grad and (x.numel() <= _TINY or _is_tiny_of_many(x)) and _is_grad_enabled()
 
 
+_FEW = 1 << 16  # logits whose copy costs less than the ops that scale a gradient by rows, 35 us
+
+
 class CrossEntropyOfCopyFunction(Function):
     """From the logits themselves, which forward copies: stock keeps their log_softmax, and users may edit them.
 
     Of probabilities, whose own gradient wants the logits; and of float16, where what a loss scale in dloss lifts out of
-    the subnormal range would be lost from a gradient made before. A compiled graph's values are nobody's to edit.
+    the subnormal range would be lost from a gradient made before; and of few logits without reduction. A compiled graph's values are nobody's to edit.
     """
 
     @classmethod
@@ -121,7 +124,8 @@ class CrossEntropyFunction(Function):
 
     @classmethod
     def call(cls, x, target, weight, options):
-        if target.is_floating_point() or x.dtype is torch.float16 or _is_compiling():
+        few = options[2] == NONE and x.numel() <= _FEW
+        if few or target.is_floating_point() or x.dtype is torch.float16 or _is_compiling():
             return CrossEntropyOfCopyFunction.call(x, target, weight, options)
         return cls._direct(x, target, weight, options)[0]
 
