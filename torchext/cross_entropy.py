@@ -83,8 +83,9 @@ _FEW = 1 << 16  # logits whose copy costs less than the ops that scale a gradien
 class CrossEntropyOfCopyFunction(Function):
     """From the logits themselves, which forward copies: stock keeps their log_softmax, and users may edit them.
 
-    Of probabilities, whose own gradient wants the logits; and of float16, where what a loss scale in dloss lifts out of
-    the subnormal range would be lost from a gradient made before; and of few logits without reduction. A compiled graph's values are nobody's to edit.
+    Of probabilities, whose own gradient wants the logits; of float16, where what a loss scale in dloss lifts out of the
+    subnormal range would be lost from a gradient made before; and of few logits without reduction. A compiled graph's
+    values are nobody's to edit.
     """
 
     @classmethod
@@ -200,7 +201,7 @@ def cross_entropy(
     r"""Softmax cross-entropy of logits. Counterpart of :func:`torch.nn.functional.cross_entropy`.
 
     :math:`-\sum_j q_j \log \mathrm{softmax}(x)_j` at every position, :math:`q` the target weights of the classes.
-    Saves no more than stock, which keeps the log-probabilities: in float64, float32 and bfloat16, of class indices, the
+    Saves no more than stock, which keeps the log-probabilities: of class indices in float64, float32 and bfloat16 the
     gradient, which forward makes; else a copy of ``input`` and two or three numbers a position.
 
     Args:
