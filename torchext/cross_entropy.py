@@ -8,35 +8,33 @@ from torch.nn import _reduction
 from torch.nn import functional as F
 
 from . import _gpu_route, _route
-from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
+from ._cross_entropy_backward import (
+    MEAN,
+    NONE,
+    SUM,
+    cross_entropy_backward,
+    factor,
+    gradient_from_logits,
+    gradient_of_gradient,
+    gradient_of_one,
+    is_plain,
+    scaled,
+    target_gradient,
+)
+from ._op import Function, define, twice_differentiable, wants_grad
 from ._route import PLAIN
 
-_NONE, _MEAN, _SUM = 0, 1, 2
-_REDUCTIONS = {"none": _NONE, "mean": _MEAN, "sum": _SUM}
-
-
-def _classes_last(t):
-    return t.dim() > 2 and t.movedim(1, -1).is_contiguous()
-
-
-def _fake_gradient(x, target):
-    if x.is_contiguous() or (_classes_last(x) and (target.dtype == torch.int64 or _classes_last(target))):
-        return torch.empty_like(x)
-    return x.new_empty(x.shape)
+_REDUCTIONS = {"none": NONE, "mean": MEAN, "sum": SUM}
 
 
 def _fake(x, target, weight, ignore_index, label_smoothing, reduction):
     positions = x.shape[:1] + x.shape[2:] if x.dim() > 1 else ()
-    loss = x.new_empty(positions if reduction == _NONE else ())
+    loss = x.new_empty(positions if reduction == NONE else ())
     count = 1
     for size in positions:
         count = count * size
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     return loss, x.new_empty((2 if target.dtype == torch.int64 else 3) * count + 1, dtype=dtype)
-
-
-def _fake_backward(dloss, x, target, weight, stats, ignore_index, label_smoothing, reduction):
-    return _fake_gradient(x, target)
 
 
 _cross_entropy = define(
@@ -45,15 +43,9 @@ _cross_entropy = define(
     " -> (Tensor loss, Tensor stats)",
     _fake,
 )
-_cross_entropy_backward = define(
-    "cross_entropy_backward",
-    "(Tensor dloss, Tensor x, Tensor target, Tensor? weight, Tensor stats, int ignore_index, float label_smoothing,"
-    " int reduction) -> Tensor",
-    _fake_backward,
-)
 
 # Up to so many logits stock's three calls from C++ are sooner done than one autograd.Function's: (64, 10) takes them 43
-# us, ours 48. Of 16 classes on stock's rows fill its vectors.
+# us, ours 58. Of 16 classes on stock's rows fill its vectors.
 _TINY, _TINY_OF_MANY_CLASSES = 1 << 10, 1 << 15
 _stock = torch._C._nn.cross_entropy_loss
 _is_grad_enabled, _is_compiling = torch.is_grad_enabled, torch.compiler.is_compiling  # 0.1 us less than by their names
@@ -85,52 +77,84 @@ def _stock_is_faster(x, target) -> bool:
     return x.requires_grad and (x.numel() <= _TINY or _is_tiny_of_many(x)) and _is_grad_enabled()
 
 
-def _target_gradient(dloss, x, target, weight, label_smoothing, reduction):
-    classes = 1 if x.dim() > 1 else 0
-    gradient = x.log_softmax(classes) * (label_smoothing - 1)
-    if weight is not None:
-        gradient = gradient * weight.view(-1, *[1] * (x.dim() - classes - 1))
-    if reduction == _MEAN:
-        dloss = dloss / (x.numel() // x.shape[classes])
-    return gradient * (dloss.unsqueeze(classes) if reduction == _NONE else dloss)
+_FEW = 1 << 16  # logits whose copy costs less than the ops that scale a gradient by rows, 35 us
 
 
-def stock_by_positions(x, target, weight, ignore_index, label_smoothing, reduction):
-    """Stock's loss, all positions along one dimension: in more it takes nll_loss2d, which sums atomically on a GPU."""
-    places = x.shape[:1] + x.shape[2:]
-    if x.dim() > 2:
-        x = x.movedim(1, -1).flatten(0, -2)
-        target = target.flatten() if target.dtype == torch.int64 else target.movedim(1, -1).flatten(0, -2)
-    loss = _stock(x, target, weight, reduction, ignore_index, label_smoothing)
-    return loss.view(places) if reduction == _NONE and len(places) > 1 else loss
+class CrossEntropyOfCopyFunction(Function):
+    """From the logits themselves, which forward copies: stock keeps their log_softmax, and users may edit them.
 
+    Of probabilities, whose own gradient wants the logits; of float16, where what a loss scale in dloss lifts out of the
+    subnormal range would be lost from a gradient made before; and of few logits without reduction. A compiled graph's
+    values are nobody's to edit.
+    """
 
-def _recompute(ctx, dloss, x, target, weight):
-    def stock(x, target, weight):
-        return stock_by_positions(x, target, weight, *ctx.options)
+    @classmethod
+    def call(cls, x, target, weight, options):
+        if _is_compiling():
+            return super().call(x, target, weight, options)
+        if target.is_floating_point() and options[1] != 0:  # stock keeps the smoothed ones
+            target = target.clone()
+        return super().call(x.clone(), target, weight, options)
 
-    return *recompute_backward(stock, (x, target, weight), dloss, ctx.needs_input_grad[:3]), None
-
-
-class CrossEntropyFunction(Function):
     @staticmethod
     def forward(ctx, x, target, weight, options):
         loss, stats = _cross_entropy(x, target, weight, *options)
-        ctx.save_for_backward(x, target, weight, stats)
+        ctx.save_for_backward(x, *((target, weight, stats) if ctx.needs_input_grad[0] else (None, weight, None)))
         ctx.options = options
         return loss
 
     @staticmethod
     def backward(ctx, dloss):
         x, target, weight, stats = ctx.saved_tensors
-        if twice_differentiable():
-            return _recompute(ctx, dloss, x, target, weight)
-        dx = _cross_entropy_backward(dloss, x, target, weight, stats, *ctx.options)
-        dtarget = None
-        if ctx.needs_input_grad[1]:
-            _, label_smoothing, reduction = ctx.options
-            dtarget = _target_gradient(dloss, x, target, weight, label_smoothing, reduction)
+        need_dx, need_dtarget, *_ = ctx.needs_input_grad
+        dx = dtarget = None
+        if need_dx and (twice_differentiable() or not (_is_compiling() or is_plain(dloss))):
+            dx = gradient_from_logits(dloss, x, target, weight, ctx.options)
+        elif need_dx:
+            dx = cross_entropy_backward(dloss, x, target, weight, stats, *ctx.options)
+        if need_dtarget:
+            dtarget = target_gradient(dloss, x, weight, *ctx.options[1:])
         return dx, dtarget, None, None
+
+
+class CrossEntropyFunction(Function):
+    """The gradient for a dloss of 1 is made in forward and all that backward needs.
+
+    It is a second result that nobody sees, so that what comes of it in a backward can be differentiated.
+    """
+
+    @classmethod
+    def call(cls, x, target, weight, options):
+        few = options[2] == NONE and x.numel() <= _FEW
+        if few or target.is_floating_point() or x.dtype is torch.float16 or _is_compiling():
+            return CrossEntropyOfCopyFunction.call(x, target, weight, options)
+        return super().call(x, target, weight, options)[0]
+
+    @staticmethod
+    def forward(ctx, x, target, weight, options):
+        loss, stats = _cross_entropy(x, target, weight, *options)
+        g = gradient_of_one(x, target, weight, stats, options)
+        ctx.save_for_backward(g, target, weight)
+        ctx.set_materialize_grads(False)
+        ctx.options = options
+        return loss, g
+
+    @staticmethod
+    def backward(ctx, dloss, v):
+        g, target, weight = ctx.saved_tensors
+        dx = None
+
+        def factors():
+            return (factor(dloss, g, target, ctx.options[0]),)
+
+        if v is not None:
+            dx = gradient_of_gradient(v, g, target, weight, ctx.options)
+        if v is not None or twice_differentiable():
+            if dloss is not None:
+                dx = g * factors()[0] if dx is None else dx + g * factors()[0]
+        elif dloss is not None:
+            (dx,) = scaled([g.detach()], dloss, factors)
+        return dx, None, None, None
 
 
 _WANTS = (
@@ -184,7 +208,8 @@ def cross_entropy(
     r"""Softmax cross-entropy of logits. Counterpart of :func:`torch.nn.functional.cross_entropy`.
 
     :math:`-\sum_j q_j \log \mathrm{softmax}(x)_j` at every position, :math:`q` the target weights of the classes.
-    Saves two numbers a position beside ``input``.
+    Saves no more than stock, which keeps the log-probabilities: of class indices in float64, float32 and bfloat16 the
+    gradient, which forward makes; else a copy of ``input`` and two or three numbers a position.
 
     Args:
         input: :math:`x`, ``[n, c, ...]`` or ``[c]``; float64, float32, bfloat16 or float16 for ours, else stock's.

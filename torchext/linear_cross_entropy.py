@@ -10,17 +10,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import _gpu_route, _observers, _route
-from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
+from ._cross_entropy_backward import NONE, keeps_graph, scaled
+from ._linear_cross_entropy_backward import (
+    Held,
+    factors,
+    fake_gradients,
+    linear_cross_entropy_backward,
+    logits,
+    recompute,
+    stock_saves,
+)  # fmt: skip
+from ._op import Function, define, twice_differentiable, wants_grad
 from ._route import PLAIN
-from .cross_entropy import _NONE, _REDUCTIONS, are_options, stock_by_positions
+from .cross_entropy import _REDUCTIONS, are_options
 
-
-def _fake_gradients(x, w, b, want_dx, want_dw, want_db):
-    return (
-        x.new_empty(x.shape if want_dx else 0),
-        x.new_empty(w.shape if want_dw else 0),
-        x.new_empty(b.shape if want_db and b is not None else 0),
-    )
+_is_compiling = torch.compiler.is_compiling
 
 
 def _fake(x, w, b, target, weight, ignore_index, label_smoothing, reduction, chunk, want_dx, want_dw, want_db):
@@ -31,16 +35,10 @@ def _fake(x, w, b, target, weight, ignore_index, label_smoothing, reduction, chu
     stats = (2 if target.dtype == torch.int64 else 3) * positions + 1
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     return (
-        x.new_empty(shape if reduction == _NONE else ()),
+        x.new_empty(shape if reduction == NONE else ()),
         x.new_empty(stats, dtype=dtype),
-        *_fake_gradients(x, w, b, want_dx, want_dw, want_db),
+        *fake_gradients(x, w, b, want_dx, want_dw, want_db),
     )
-
-
-def _fake_backward(
-    dloss, x, w, b, target, weight, stats, ignore_index, label_smoothing, reduction, chunk, want_dx, want_dw, want_db
-):
-    return _fake_gradients(x, w, b, want_dx, want_dw, want_db)
 
 
 # x: [n, k]; w: [c, ..., k]; b: [c, ...]; `chunk` rows of x at a time.
@@ -51,60 +49,73 @@ _linear_cross_entropy = define(
     " -> (Tensor loss, Tensor stats, Tensor dx, Tensor dw, Tensor db)",
     _fake,
 )
-_linear_cross_entropy_backward = define(
-    "linear_cross_entropy_backward",
-    "(Tensor dloss, Tensor x, Tensor w, Tensor? b, Tensor target, Tensor? weight, Tensor stats, int ignore_index,"
-    " float label_smoothing, int reduction, int chunk, bool want_dx, bool want_dw, bool want_db)"
-    " -> (Tensor dx, Tensor dw, Tensor db)",
-    _fake_backward,
-)
-
-# Whether the backward now running leaves the graph for another one.
-_keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
 
 
-def _logits(x, w, b):
-    logits = F.linear(x, w.flatten(0, -2), None if b is None else b.flatten())
-    return logits.reshape(*x.shape[:-1], *w.shape[:-1])
+class LinearCrossEntropyAnewFunction(Function):
+    """Backward makes the logits anew: where dloss differs from row to row, and in 16 bits, where what a loss scale in
+    dloss lifts out of the subnormal range would be lost from a gradient made before.
 
-
-def _recompute(ctx, dloss, x, w, b, target, weight):
-    def stock(x, w, b):
-        return stock_by_positions(_logits(x, w, b), target, weight, *ctx.options[:3])
-
-    return recompute_backward(stock, (x, w, b), dloss, ctx.needs_input_grad[:3])
-
-
-class LinearCrossEntropyFunction(Function):
-    """A mean's and a sum's gradient is made in forward, which has the logits, up to the factor dloss.
-
-    Not where dloss differs from row to row, nor in 16 bits, where what a loss scale in dloss would have lifted out of
-    the subnormal range is lost: there backward makes the logits anew.
+    What that reads and stock does not keep it copies; a compiled graph's values are nobody's to edit.
     """
+
+    @classmethod
+    def call(cls, x, w, b, target, weight, options):
+        inputs = x, w, b, target, weight
+        if _is_compiling():
+            return super().call(*inputs, options)
+        kept = stock_saves(x.requires_grad, w.requires_grad, target, options[1])
+        return super().call(*(t if t is None or keep else t.clone() for t, keep in zip(inputs, kept)), options)
 
     @staticmethod
     def forward(ctx, x, w, b, target, weight, options):
+        loss, stats, *_ = _linear_cross_entropy(x, w, b, target, weight, *options, False, False, False)
+        ctx.save_for_backward(x, w, b, target, weight, stats)
         ctx.options = options
-        wide = x.dtype in (torch.float32, torch.float64)
-        ctx.made = options[2] != _NONE and wide and not torch.compiler.is_compiling()
-        wanted = ctx.needs_input_grad[:3] if ctx.made else (False, False, False)
-        loss, stats, *gradients = _linear_cross_entropy(x, w, b, target, weight, *options, *wanted)
-        ctx.save_for_backward(x, w, b, target, weight, stats, *gradients)
         return loss
 
     @staticmethod
     def backward(ctx, dloss):
-        x, w, b, target, weight, stats, *gradients = ctx.saved_tensors
+        *inputs, stats = ctx.saved_tensors
         needed = ctx.needs_input_grad[:3]
         if twice_differentiable():
-            gradients = _recompute(ctx, dloss, x, w, b, target, weight)
-        elif not ctx.made:
-            gradients = _linear_cross_entropy_backward(dloss, x, w, b, target, weight, stats, *ctx.options, *needed)
-        elif _keeps_graph():
-            gradients = [g * dloss for g in gradients]
-        else:  # freed after this: nobody else sees them, and a copy of dw would be the peak of the memory
-            gradients = [g.mul_(dloss) for g in gradients]
+            gradients = recompute(dloss, inputs, ctx.options, needed)
+        else:
+            gradients = linear_cross_entropy_backward(dloss, *inputs, stats, *ctx.options, *needed)
         return *(g if need else None for g, need in zip(gradients, needed)), None, None, None
+
+
+class LinearCrossEntropyFunction(Function):
+    """A mean's and a sum's gradient is made in forward, which has the logits, up to the factor dloss."""
+
+    @classmethod
+    def call(cls, x, w, b, target, weight, options):
+        if options[2] == NONE or x.itemsize == 2 or _is_compiling():
+            return LinearCrossEntropyAnewFunction.call(x, w, b, target, weight, options)
+        return super().call(x, w, b, target, weight, options)
+
+    @staticmethod
+    def forward(ctx, x, w, b, target, weight, options):
+        inputs, needed = (x, w, b, target, weight), ctx.needs_input_grad[:3]
+        loss, _, *gradients = _linear_cross_entropy(*inputs, *options, *needed)
+        kept = stock_saves(*needed[:2], target, options[1])
+        ctx.held = Held([None if keep else t for t, keep in zip(inputs, kept)])
+        ctx.save_for_backward(
+            *(t if keep else None for t, keep in zip(inputs, kept)),
+            *(g if need else None for g, need in zip(gradients, needed)),
+        )
+        ctx.options = options
+        return loss
+
+    @staticmethod
+    def backward(ctx, dloss):
+        *inputs, dx, dw, db = ctx.saved_tensors
+        if twice_differentiable():
+            gradients = recompute(dloss, ctx.held.beside(inputs), ctx.options, ctx.needs_input_grad[:3])
+        else:  # a copy of dw would be the peak of the memory
+            gradients = scaled((dx, dw, db), dloss, lambda: factors(dloss, inputs[3], ctx.options[0]))
+        if not keeps_graph():
+            ctx.held = None
+        return *gradients, None, None, None
 
 
 _WANTS = (
@@ -162,7 +173,7 @@ def _stock(
         raise RuntimeError("ignore_index cannot be specified when target contains probabilities")
     ignore_index = -100 if ignore_index is None else ignore_index
     return F.cross_entropy(
-        _logits(input, linear_weight, linear_bias), target, weight,
+        logits(input, linear_weight, linear_bias), target, weight,
         ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction,
     )  # fmt: skip
 
