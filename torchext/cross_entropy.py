@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting
 from torch.nn import _reduction
 from torch.nn import functional as F
 
 from . import _gpu_route, _route
+from ._counterpart import Counterpart
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 from ._route import PLAIN
+from ._scripting import stock_method
 
 _NONE, _MEAN, _SUM = 0, 1, 2
 _REDUCTIONS = {"none": _NONE, "mean": _MEAN, "sum": _SUM}
@@ -243,7 +246,7 @@ def _float32(t):
     return t.float() if isinstance(t, Tensor) and t.dtype in (torch.bfloat16, torch.float16) else t
 
 
-class CrossEntropyLoss(nn.CrossEntropyLoss):
+class CrossEntropyLoss(nn.CrossEntropyLoss, metaclass=Counterpart):
     """:class:`torch.nn.CrossEntropyLoss` on our kernels: same arguments and state_dict; see :func:`cross_entropy`.
 
     Example:
@@ -252,7 +255,11 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         tensor(1.3863)
     """
 
+    _stock_forward = stock_method(nn.CrossEntropyLoss.forward)
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        if is_scripting():
+            return self._stock_forward(input, target)
         return cross_entropy(
             input, target, self.weight, None, self.ignore_index, None, self.reduction, self.label_smoothing
         )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import _gpu_route, _route
+from ._counterpart import Counterpart
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 from ._route import PLAIN
 from .cross_entropy import _NONE, _REDUCTIONS, stock_by_positions
@@ -268,7 +269,7 @@ class _LinearCrossEntropyLoss(nn.modules.loss._WeightedLoss):
         )
 
 
-class LinearCrossEntropyLoss(getattr(nn, "LinearCrossEntropyLoss", _LinearCrossEntropyLoss)):
+class LinearCrossEntropyLoss(getattr(nn, "LinearCrossEntropyLoss", _LinearCrossEntropyLoss), metaclass=Counterpart):
     """``torch.nn.LinearCrossEntropyLoss`` on our kernels: same arguments and state_dict; see
     :func:`linear_cross_entropy`. Before torch 2.13, which has none, an ``nn.Module`` of the same arguments.
 

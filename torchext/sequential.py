@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.jit import is_scripting
 from torch.nn.modules import module as _module
 
 from . import _gpu_route, _route
+from ._counterpart import Counterpart
+from ._scripting import stock_method
 from .batch_norm_relu_max_pool2d import BatchNormReLUMaxPool2d
 from .conv2d import Conv2d, ConvReLU2d
 from .conv2d_relu_max_pool2d import ConvReLUMaxPool2d
@@ -22,7 +25,7 @@ _RELUS = (nn.ReLU, ReLU)
 _POOLS = (nn.MaxPool2d, MaxPool2d)
 
 
-class Sequential(nn.Sequential):
+class Sequential(nn.Sequential, metaclass=Counterpart):
     """:class:`torch.nn.Sequential`, that runs ``Linear, ReLU``, ``Conv2d, ReLU``, ``Conv2d, ReLU, MaxPool2d`` and
     ``BatchNorm2d, ReLU, MaxPool2d`` as one: what ``LinearReLU`` and its kind compute.
 
@@ -36,7 +39,12 @@ class Sequential(nn.Sequential):
         0      linear_relu  native
     """
 
-    def forward(self, input: Tensor) -> Tensor:
+    _stock_forward = stock_method(nn.Sequential.forward)
+
+    def forward(self, input: Tensor):
+        return self._stock_forward(input) if is_scripting() else self._join(input)
+
+    def _join(self, input: Tensor) -> Tensor:
         if _watches_all():
             return super().forward(input)
         layers, done = [*self._modules.values()], 0
