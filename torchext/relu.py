@@ -15,9 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting
 from torch.nn import functional as F
 
 from . import _route
+from ._counterpart import Counterpart
+from ._scripting import stock_method
 from .conv2d import Conv2dFunction
 
 _is_compiling = torch.compiler.is_compiling
@@ -80,7 +83,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     return _rectify(not _is_compiling() and sys.getrefcount(input) == UNSEEN, input, inplace)
 
 
-class ReLU(nn.ReLU):
+class ReLU(nn.ReLU, metaclass=Counterpart):
     """:class:`torch.nn.ReLU`: same argument and repr; see :func:`relu`.
 
     Example:
@@ -89,7 +92,11 @@ class ReLU(nn.ReLU):
         tensor([0., 2.])
     """
 
+    _stock_forward = stock_method(nn.ReLU.forward)
+
     def forward(self, input: Tensor) -> Tensor:
+        if is_scripting():
+            return self._stock_forward(input)
         return _rectify(not _is_compiling() and sys.getrefcount(input) == UNSEEN_BY_MODULE, input, self.inplace)
 
 
