@@ -211,6 +211,8 @@ def threads():
 
 
 class _Trace(TorchDispatchMode):
+    sees_torchext = True
+
     def __init__(self):
         super().__init__()
         self.ops = []
@@ -248,6 +250,7 @@ def saved_bytes():
             saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
             return t
 
+        pack.sees_torchext = True
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             results = function(*inputs)
         results = results if isinstance(results, tuple) else (results,)

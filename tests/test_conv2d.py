@@ -11,7 +11,7 @@ from torch import library
 from torch.nn import functional as stock_F
 
 import torchext
-from torchext import _conv2d_plan, _route
+from torchext import _chosen, _conv2d_plan
 from torchext.nn import functional as F
 
 
@@ -31,7 +31,7 @@ def pair(request):
 @pytest.fixture(params=["direct", "library"])
 def kernel(request, monkeypatch):
     """Both kernels behind the op, whatever the measured rule says."""
-    if request.param == "library" and _route._backend != "native":
+    if request.param == "library" and _chosen.name() != "native":
         pytest.skip("on a GPU one kernel serves both")
     monkeypatch.setattr(_conv2d_plan, "prefers_direct", lambda *args: request.param == "direct")
     return request.param

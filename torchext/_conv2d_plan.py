@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
-from . import _route
+from . import _chosen, _op, _route
+from ._route import PLAIN
 
 WANTS = (
     "input [n, c, h, w] or [c, h, w], weight [k, c / groups, r, s] and bias [k] or None, of one floating dtype and one "
@@ -43,7 +43,7 @@ def prefers_winograd(x, w, p, q, stride, padding, dilation, groups) -> bool:
     """
     n, c = x.shape[:2]
     k, _, r, s = w.shape
-    if not x.is_cpu or x.dtype is not torch.float32 or _route._backend in ("simt", "triton"):
+    if not x.is_cpu or x.dtype is not torch.float32 or _chosen.name() in _op.SERVED:
         return False
     if r != s or r not in (3, 5) or stride != (1, 1) or dilation != (1, 1) or groups != 1 or max(padding) >= r:
         return False
@@ -61,13 +61,14 @@ def prefers_direct(x, w, p, q, stride, pooled) -> bool:
     n, c, height, width = x.shape
     k, group_c, r, s = w.shape
     taps = group_c * r * s
-    if x.is_cuda or _route._backend == "simt":
-        return not _route.auto()
+    backend = _chosen.name()
+    if x.is_cuda or backend == "simt":
+        return backend != "auto"
     lanes, size = (8, 8) if x.dtype is torch.float64 else (16, 4)
-    if pooled and _route._backend == "triton":  # one product per tap of the window: few channels, by design, unmeasured
+    if pooled and backend == "triton":  # one product per tap of the window: few channels, by design, unmeasured
         return taps <= 256
     scratch = lanes * size * (c * height * width + 2 * k * p * q)
-    if _route._backend == "native":
+    if backend == "native":
         return scratch <= 1 << 28
     if scratch > (1 << 28 if pooled else 1 << 23):
         return False
@@ -109,7 +110,7 @@ def plan(x, w, b, stride, padding, dilation, groups, pooled=False):
     if torch.is_autocast_enabled("cpu" if x.is_cpu else "cuda"):
         return "under autocast", None
     stride, dilation = pair(stride), pair(dilation)
-    if stride is None or dilation is None or w.dim() != 4 or x.dim() != 4 or type(groups) is not int:
+    if stride is None or dilation is None or w is None or w.dim() != 4 or x.dim() != 4 or type(groups) is not int:
         return "arguments only stock takes", None
     k, group_c, r, s = w.shape
     if type(padding) is str:
@@ -146,4 +147,10 @@ def same_padding(padding, stride, dilation, r, s):
 
 def is_single(input, weight) -> bool:
     """One image without its batch dimension."""
-    return isinstance(input, Tensor) and input.dim() == 3 and isinstance(weight, Tensor) and weight.dim() == 4
+    return (
+        type(input) in PLAIN
+        and type(weight) in PLAIN
+        and not input.is_nested
+        and input.dim() == 3
+        and weight.dim() == 4
+    )

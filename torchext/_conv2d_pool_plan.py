@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
-from . import _gpu_route, _route
+from . import _chosen, _gpu_route, _route
 from ._conv2d_plan import DIRECT, WINOGRAD, pair
 
 
@@ -49,7 +48,7 @@ def _is_faster_on_gpu(w, dtype, size) -> bool:
 
 def is_stocks_on_gpu(x, w) -> bool:
     """Whether "auto" need not plan (20 us of Python), since even padded by the whole filter the results are too few."""
-    if not _gpu_route.is_auto_on_gpu(x) or not isinstance(w, Tensor) or x.dim() != 4 or w.dim() != 4:
+    if not _gpu_route.is_auto_on_gpu(x) or type(w) not in _route.PLAIN or x.dim() != 4 or w.dim() != 4:
         return False
     n, _, h, width = x.shape
     k, _, r, s = w.shape
@@ -61,7 +60,7 @@ def prefers_direct(x, w, geometry, out, windows) -> bool:
 
     That tile has one window's patch and the filters of 8 results, of one channel.
     """
-    if x.is_cpu and _route._backend != "simt":
+    if x.is_cpu and _chosen.name() != "simt":
         return geometry[4] == DIRECT
     stride, _, dilation = geometry[:3]
     taps = w.shape[2:]

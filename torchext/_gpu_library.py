@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import _chains, _gpu_route, _route
+from . import _chains, _gpu_route
 from ._conv2d_plan import out_size, pair
 from ._op import Function, recompute_backward, twice_differentiable, wants_grad
 from ._route import PLAIN
@@ -20,22 +20,16 @@ _addmm_relu = getattr(torch, "_addmm_activation", None)
 _convolution_relu = getattr(torch, "cudnn_convolution_relu", None)
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _is_compiling, _is_autocast = torch.compiler.is_compiling, torch.is_autocast_enabled
-_tracing_state = torch._C._get_tracing_state  # of torch.jit.trace, which checks its graph without gradient
 _cudnn_enabled, _cudnn_deterministic = torch._C._get_cudnn_enabled, torch._C._get_cudnn_deterministic
 _deterministic = torch.are_deterministic_algorithms_enabled
 _REFUSED = RuntimeError, TypeError, ValueError, IndexError  # then stock says what is wrong
 
 
 def _are_measured(x: Tensor, w: Tensor, b: Tensor) -> bool:
-    """Of one dtype that was measured, seen by no transform."""
+    """Of one dtype that was measured."""
     dtype = x.dtype
     return (
-        dtype in _FLOATS
-        and w.dtype is dtype
-        and b.dtype is dtype
-        and not (_route._functorch_active() or _route._forward_ad._current_level >= 0 or _is_compiling())
-        and not _is_autocast("cuda")
-        and _tracing_state() is None
+        dtype in _FLOATS and w.dtype is dtype and b.dtype is dtype and not _is_compiling() and not _is_autocast("cuda")
     )
 
 

@@ -124,14 +124,14 @@ MOST_TAPS = 160  # of all channels of a pooled convolution: a library's tensor c
 
 def may_join(x: Tensor) -> bool:
     """Whether it is worth looking at what layers joined to their next would be: on a GPU's host that costs 10 us."""
-    if _route._backend != "auto" or not x.is_cuda:
+    if not _route.auto() or not x.is_cuda:
         return True
     return x.numel() >= _JOINED or not torch.is_grad_enabled() or captures()
 
 
 def is_auto_on_gpu(x: object) -> bool:
     """Whether this table decides."""
-    return _route._backend == "auto" and isinstance(x, Tensor) and x.is_cuda
+    return type(x) in _route.PLAIN and x.is_cuda and _route.auto()
 
 
 def lacks_memory(logits: int, x: Tensor) -> bool:

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import _op
+from . import _chosen, _observers, _op
 
 BACKENDS = ("auto", "native", "triton", "simt", "stock")
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 PLAIN = (Tensor, torch.nn.Parameter)
 _STRIDED = torch.strided
-_functorch_active = torch._C._are_functorch_transforms_active
-_forward_ad = torch.autograd.forward_ad
-_backend = "auto"
+_is_compiling = torch.compiler.is_dynamo_compiling
 _missing: str | None = None  # why torchext._C could not be loaded
-_record: list[Choice] | None = None
+_RECORD: ContextVar[list[Choice] | None] = ContextVar("torchext_record", default=None)
+_recording = _RECORD.get
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,17 @@ class Choice:
     layer: str = ""
 
 
-layers: dict[torch.nn.Module, str] = {}  # their names, while explain() has a hook on each
-_layer = ""  # the one at work
+# The layers' names, while explain() has a hook on each; and the one at work.
+LAYERS: ContextVar[Mapping[torch.nn.Module, str]] = ContextVar("torchext_layers", default=types.MappingProxyType({}))
+LAYER: ContextVar[str] = ContextVar("torchext_layer", default="")
 
 
 @contextlib.contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Serves our ops by one backend within the block.
+    """Serves our ops by one backend within the block, in this thread or task alone.
+
+    As torch's own modes; a thread started within the block starts with "auto". A compiled function is traced anew where
+    its backend was chosen by a block that was entered since.
 
     Args:
         name: "auto" (ours unless stock measured faster, the default), "native" (ours in C++ or CUDA wherever it can),
@@ -61,20 +67,15 @@ def backend(name: str) -> Iterator[None]:
         >>> with torchext.backend("stock"):
         ...     y = torchext.nn.functional.linear(torch.ones(2, 3), torch.ones(4, 3))
     """
-    global _backend
     if name not in BACKENDS:
         raise ValueError(f"backend: name is {name!r}, expected one of {', '.join(map(repr, backends()))}")
     if name == "simt" and simt() is None:
         raise ValueError("backend: this build has no 'simt': set TORCHEXT_SIMT=1 when building, as `make build` does")
     if name == "triton" and triton() is None:
         raise ValueError("backend: 'triton' needs the package triton: pip install triton")
-    before, _backend = _backend, name
-    try:
-        _op.use(name)
+    _op.find_served(name)
+    with _chosen.within(name):
         yield
-    finally:
-        _backend = before
-        _op.use(before)
 
 
 def simt() -> Any:
@@ -101,7 +102,7 @@ def backends() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def record_routes() -> Iterator[list[Choice]]:
-    """Records which backend serves each of our ops within the block.
+    """Records which backend serves each of our ops within the block, in this thread or task alone.
 
     Example:
         >>> with torchext.record_routes() as routes:
@@ -109,12 +110,12 @@ def record_routes() -> Iterator[list[Choice]]:
         >>> routes[0].backend
         'native'
     """
-    global _record
-    before, _record = _record, []
+    choices: list[Choice] = []
+    token = _RECORD.set(choices)
     try:
-        yield _record
+        yield choices
     finally:
-        _record = before
+        _RECORD.reset(token)
 
 
 def _fuses_later() -> bool:
@@ -128,35 +129,44 @@ def _fuses_later() -> bool:
 _fuses_later._dynamo_marked_constant = True  # torch.compiler.assume_constant_result, which would import Dynamo (1 s)
 
 
+def _why_asked() -> str:
+    return "under torch.export" if torch.compiler.is_exporting() else 'backend("stock") asked for it'
+
+
 def why_stock(stem: str, first: Tensor, *others: Tensor | None) -> str | None:
     """Why our kernels of an op cannot take these tensors; None if they can. On every call's path: 0.6 us."""
-    if torch.compiler.is_dynamo_compiling() and _fuses_later():
+    if _is_compiling() and _chosen.name() != "stock" and _fuses_later():
         return 'torch.compile(backend="torchext") puts ours in its place'
-    if _functorch_active() or _forward_ad._current_level >= 0 or _backend == "stock":
-        return _why_now()
+    name = _chosen.name()
+    if name == "stock":
+        return _why_asked()
     if type(first) not in PLAIN:
         return _why_tensor(stem, first)
     cpu = first.is_cpu
-    if not (cpu or (first.is_cuda and _serves_gpu(stem))) or first.layout is not _STRIDED or first.dtype not in FLOATS:
+    if not (cpu or (first.is_cuda and _serves_gpu(stem, name))):
+        return _why_tensor(stem, first)
+    if first.layout is not _STRIDED or first.dtype not in FLOATS or first.is_nested:
         return _why_tensor(stem, first)
     dtype = first.dtype
     for t in others:
-        if t is not None and (
-            type(t) not in PLAIN or t.dtype is not dtype or t.is_cpu is not cpu or t.layout is not _STRIDED
-        ):
+        if t is None:
+            continue
+        if type(t) not in PLAIN or t.dtype is not dtype or t.is_cpu is not cpu or t.layout is not _STRIDED:
             return _why_tensor(stem, t) or f"mixed dtypes or devices: {dtype} {first.device}, {t.dtype} {t.device}"
-    return _why_cpu() if cpu else _why_devices(first, *others)
+        if t.is_nested:
+            return _why_tensor(stem, t)
+    return _why_cpu(name) if cpu else _why_devices(first, *others)
 
 
-def _serves_gpu(stem: str) -> bool:
+def _serves_gpu(stem: str, backend: str) -> bool:
     """Whether a kernel of ours can be called with tensors on a GPU."""
-    if _backend == "auto":
+    if backend == "auto":
         return stem in _op.GPU
-    return _backend == "triton" or (_backend == "native" and _op.GPU.get(stem) == "native")
+    return backend == "triton" or (backend == "native" and _op.GPU.get(stem) == "native")
 
 
-def _why_cpu() -> str | None:
-    if _backend == "triton" and not triton().INTERPRETED:
+def _why_cpu(backend: str) -> str | None:
+    if backend == "triton" and not triton().INTERPRETED:
         return "Triton needs a GPU, or TRITON_INTERPRET=1 before its import"
     return _missing
 
@@ -166,18 +176,12 @@ def _why_devices(first: Tensor, *others: Tensor | None) -> str | None:
     return "tensors on different devices" if differ else None
 
 
-def _why_now() -> str:
-    if _functorch_active():
-        return "under a functorch transform (vmap, grad, jvp)"
-    if _forward_ad._current_level >= 0:
-        return "under forward-mode AD"
-    return 'backend("stock") asked for it'
-
-
 def _why_tensor(stem: str, t: Tensor) -> str | None:
     if type(t) not in PLAIN:
         return f"{type(t).__name__} is not a plain tensor"
-    if not t.is_cpu and not (t.is_cuda and _serves_gpu(stem)):
+    if t.is_nested:
+        return "a nested tensor"
+    if not t.is_cpu and not (t.is_cuda and _serves_gpu(stem, _chosen.name())):
         return f"no kernel for device {t.device.type!r}" + (" in this build" if t.is_cuda else "")
     if t.layout is not _STRIDED:
         return f"no kernel for layout {t.layout}"
@@ -186,34 +190,58 @@ def _why_tensor(stem: str, t: Tensor) -> str | None:
 
 def auto() -> bool:
     """Whether measured speed decides between stock and what ours could serve too."""
-    return _backend == "auto"
+    return _chosen.name() == "auto"
+
+
+def _note(op: str, backend: str, why: str = "") -> None:
+    record = None if _is_compiling() else _recording()
+    if record is not None:
+        record.append(Choice(op, backend, why, LAYER.get()))
 
 
 def note_stock(op: str, why: str) -> None:
     """Records that stock serves a call, if anybody asked."""
-    if _record is not None:
-        _record.append(Choice(op, "stock", why, _layer))
+    _note(op, "stock", why)
 
 
 def note_library(op: str) -> None:
     """Records that a library's product with bias and ReLU in its epilogue serves a call, if anybody asked."""
-    if _record is not None:
-        _record.append(Choice(op, "library", "", _layer))
+    _note(op, "library")
 
 
 def note_ours(op: str, stem: str, input: Tensor) -> None:
     """Records that the kernels of `stem` serve a call, and by which backend, if anybody asked."""
-    if _record is not None:
+    if not _is_compiling() and _recording() is not None:
+        chosen = _chosen.name()
         ours = _op.GPU.get(stem, "native") if input.is_cuda else "native"
-        served = not _op.SERVED.get(_backend, set()).isdisjoint(_op.OPS[stem])
-        _record.append(Choice(op, _backend if served else ours, "", _layer))
+        _note(op, ours if _op.SERVED.get(chosen, set()).isdisjoint(_op.OPS[stem]) else chosen)
 
 
 def enter(module: torch.nn.Module) -> None:
     """Tells explain() that `module` is served next, though it is not called."""
-    global _layer
+    layers = LAYERS.get()
     if layers:
-        _layer = layers[module]
+        LAYER.set(layers.get(module, ""))
+
+
+def drop_in(counterpart: Callable) -> Callable[[Callable], Callable]:
+    """Makes a function of ours the call of `counterpart` that was written, wherever somebody could tell them apart."""
+
+    def decorate(ours: Callable) -> Callable:
+        @functools.wraps(ours)
+        def function(*args, **kwargs):
+            if _is_compiling():
+                return ours(*args, **kwargs)
+            why = _observers.why_seen()
+            if why is None and (not args or type(args[0]) in PLAIN):
+                return ours(*args, **kwargs)
+            why = why or f"{type(args[0]).__name__} is not a plain tensor"
+            note_stock(ours.__name__, why)
+            return counterpart(*args, **kwargs)
+
+        return function
+
+    return decorate
 
 
 def stock(op: str, why: str, wants: str, function: Callable, **arguments: Any) -> Any:

@@ -53,8 +53,8 @@ _backward = define(
 
 
 def _composed(
-    input, running_mean, running_var, weight, bias, training, momentum, eps,
-    pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode,
+    input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5,
+    *, pool_kernel_size, pool_stride=None, pool_padding=0, pool_dilation=1, pool_ceil_mode=False,
 ):  # fmt: skip
     y = F.relu(F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps))
     return max_pool2d(y, pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode)
@@ -77,7 +77,7 @@ class BatchNormReLUMaxPool2dFunction(Function):
         if twice_differentiable():
 
             def stock(x, w, b):
-                return _composed(x, None, None, w, b, True, 0.0, eps, *pool)
+                return _composed(x, None, None, w, b, True, 0.0, eps, **dict(zip(POOL_OPTIONS, pool)))
 
             return *recompute_backward(stock, (x, w, b), dy, ctx.needs_input_grad[:3]), *rest
         need_dx, need_dw, need_db, *_ = ctx.needs_input_grad
@@ -134,6 +134,7 @@ def _track(running: Tensor, batch: Tensor, momentum: float, unbias: float = 1.0)
     running.copy_(batch.mul(momentum * unbias).add_(running, alpha=1 - momentum))
 
 
+@_route.drop_in(_composed)
 def batch_norm_relu_max_pool2d(
     input: Tensor,
     running_mean: Tensor | None,

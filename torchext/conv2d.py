@@ -12,6 +12,7 @@ from . import _chains, _gpu_library, _gpu_route, _route
 from ._conv2d_plan import LIBRARY, WANTS, few_images_are_librarys, is_single, out_size, plan
 from ._counterpart import Counterpart
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
+from ._route import PLAIN
 from ._scripting import stock_method
 
 _STOCK_IS_AS_FAST = "stock's convolution is as fast for these shapes"
@@ -97,7 +98,7 @@ class Conv2dReLUFunction(Function):
 
 def _auto_plan(x, w, b, stride, *options):
     """The plan; in "auto" stock serves what no kernel of ours would: its own call to oneDNN has no detour."""
-    if _route.auto() and few_images_are_librarys(x, w, stride):
+    if type(x) in PLAIN and type(w) in PLAIN and _route.auto() and few_images_are_librarys(x, w, stride):
         return _STOCK_IS_AS_FAST, None
     geometry, out = plan(x, w, b, stride, *options)
     if out is not None and geometry[4] == LIBRARY and _route.auto():
@@ -107,8 +108,7 @@ def _auto_plan(x, w, b, stride, *options):
 
 def _stock_on_gpu(op, stock, input, weight, bias, stride, padding, dilation, groups) -> Tensor:
     """`_route.stock` without its keywords, which take 6 us of calls that take 30 on a GPU's host."""
-    if _route._record is not None:
-        _route.note_stock(op, _gpu_route.WHY)
+    _route.note_stock(op, _gpu_route.WHY)
     try:
         return stock(input, weight, bias, stride, padding, dilation, groups)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
@@ -124,6 +124,7 @@ def _relu_on_gpu(input, weight, bias, *geometry) -> Tensor:
     return y
 
 
+@_route.drop_in(F.conv2d)
 def conv2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1
 ) -> Tensor:
@@ -163,6 +164,7 @@ def conv2d(
     return _conv2d(input, weight, bias, *geometry)
 
 
+@_route.drop_in(_chains.conv2d_relu)
 def conv2d_relu(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1
 ) -> Tensor:

@@ -54,8 +54,8 @@ _backward = define(
 
 
 def _stock(
-    input, weight, bias, stride, padding, dilation, groups,
-    pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode,
+    input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1,
+    *, pool_kernel_size, pool_stride=None, pool_padding=0, pool_dilation=1, pool_ceil_mode=False,
 ):  # fmt: skip
     y = _chains.conv2d_relu(input, weight, bias, stride, padding, dilation, groups)
     return F.max_pool2d(y, pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode)
@@ -86,7 +86,7 @@ class Conv2dReLUMaxPool2dFunction(Function):
         if twice_differentiable():
 
             def stock(*xwb):
-                return _stock(*xwb, *geometry, *pool, 1, ceil_mode)
+                return _stock(*xwb, *geometry, **dict(zip(POOL_OPTIONS, (*pool, 1, ceil_mode))))
 
             return *recompute(ctx, stock, x, w, b, dy), None, None, None
         need_dx, need_dw, need_db, *_ = ctx.needs_input_grad
@@ -109,6 +109,7 @@ def pool_of(convolution, rectified, window, ceil_mode):
 _WANTS = WANTS + "; and a pooling window no larger than the padded result, padded by half of it at most"
 
 
+@_route.drop_in(_stock)
 def conv2d_relu_max_pool2d(
     input: Tensor,
     weight: Tensor,

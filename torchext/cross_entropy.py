@@ -142,6 +142,12 @@ _WANTS = (
 )
 
 
+def are_options(reduction, label_smoothing) -> bool:
+    """Whether our kernels know them."""
+    is_number = type(label_smoothing) in (float, int)
+    return isinstance(reduction, str) and reduction in _REDUCTIONS and is_number and 0 <= label_smoothing <= 1
+
+
 def _why_stock(x, target, weight, ignore_index, label_smoothing, reduction) -> str | None:
     why = _route.why_stock("cross_entropy", x, weight)
     if why is not None:
@@ -162,11 +168,12 @@ def _why_stock(x, target, weight, ignore_index, label_smoothing, reduction) -> s
     classes = sizes[dims > 1]
     if classes == 0 or (weight is not None and (weight.shape != (classes,) or weight.requires_grad)):
         return "no classes" if classes == 0 else "a weight only stock takes"
-    if reduction not in _REDUCTIONS or not 0 <= label_smoothing <= 1:
+    if type(ignore_index) is not int or not are_options(reduction, label_smoothing):
         return "options only stock takes"
     return _gpu_route.WHY if _gpu_route.is_auto_on_gpu(x) and not _is_faster_on_gpu(x, target) else None
 
 
+@_route.drop_in(F.cross_entropy)
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -206,16 +213,16 @@ def cross_entropy(
         tensor(0.6931)
     """
     if (
-        _route._backend == "auto"
-        and type(input) in PLAIN
+        type(input) in PLAIN
         and type(target) in PLAIN
+        and _route.auto()
         and _stock_is_faster(input, target)
+        and isinstance(reduction, str)
         and reduction in _REDUCTIONS
         and size_average is reduce is None
         and not _is_compiling()
     ):
-        if _route._record is not None:
-            _route.note_stock("cross_entropy", _gpu_route.WHY if input.is_cuda else _WHY_TINY)
+        _route.note_stock("cross_entropy", _gpu_route.WHY if input.is_cuda else _WHY_TINY)
         try:
             return _stock(input, target, weight, _REDUCTIONS[reduction], ignore_index, label_smoothing)
         except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
@@ -261,5 +268,6 @@ class CrossEntropyLoss(nn.CrossEntropyLoss, metaclass=Counterpart):
         if is_scripting():
             return self._stock_forward(input, target)
         return cross_entropy(
-            input, target, self.weight, None, self.ignore_index, None, self.reduction, self.label_smoothing
-        )
+            input, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )  # fmt: skip

@@ -120,7 +120,7 @@ def _is_faster_on_gpu(x) -> bool:
 
 
 def _is_small(x) -> bool:
-    if type(x) is not Tensor or not _route.auto() or torch.compiler.is_compiling():
+    if type(x) is not Tensor or torch.compiler.is_compiling() or not _route.auto():
         return False
     if x.is_cuda:
         return not _is_faster_on_gpu(x)
@@ -141,6 +141,7 @@ def alpha_coefficients(p: float) -> tuple[float, float, float]:
     return scale, alpha * scale * p, alpha * scale * (p - 1)
 
 
+@_route.drop_in(F.dropout)
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     r"""Zeroes each element with probability p, scales the others by 1 / (1 - p). Counterpart of
     :func:`torch.nn.functional.dropout`.
@@ -177,6 +178,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     return (_in_place if inplace else _out_of_place)(input, p, 1 / (1 - p), 0.0, 0.0)
 
 
+@_route.drop_in(F.alpha_dropout)
 def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     r"""Dropout that keeps mean 0 and variance 1, for use with SELU. Counterpart of
     :func:`torch.nn.functional.alpha_dropout`.

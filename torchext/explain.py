@@ -46,23 +46,25 @@ def explain(model: torch.nn.Module, *args: Any, **kwargs: Any) -> Explanation:
     path: list[str] = []
 
     def enter(module, args):
-        path.append(_route.layers[module])
-        _route._layer = path[-1]
+        path.append(_route.LAYERS.get().get(module, ""))
+        _route.LAYER.set(path[-1])
 
     def leave(module, args, output):
         path.pop()
-        _route._layer = path[-1] if path else ""
+        _route.LAYER.set(path[-1] if path else "")
 
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     hooks = []
     try:
-        _route.layers = {module: name for name, module in model.named_modules()}
-        for module in _route.layers:
+        layers = {module: name for name, module in model.named_modules()}
+        token = _route.LAYERS.set(layers)
+        for module in layers:
             hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True)]
         with _route.record_routes() as choices:
             model(*args, **kwargs)
     finally:
-        _route._layer, _route.layers = "", {}
+        _route.LAYERS.reset(token)
+        _route.LAYER.set("")
         for hook in hooks:
             hook.remove()
         with torch.no_grad():

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import _gpu_route, _route
+from . import _gpu_route, _observers, _route
 from ._counterpart import Counterpart
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 from ._route import PLAIN
-from .cross_entropy import _NONE, _REDUCTIONS, stock_by_positions
+from .cross_entropy import _NONE, _REDUCTIONS, are_options, stock_by_positions
 
 
 def _fake_gradients(x, w, b, want_dx, want_dw, want_db):
@@ -124,7 +124,8 @@ def _why_stock(x, w, target, b, weight, reduction, ignore_index, label_smoothing
     if type(target) not in PLAIN or target.device != x.device:
         return _route._why_tensor("linear_cross_entropy", target) or "target on another device"
     if (
-        w.dim() < 2
+        w is None
+        or w.dim() < 2
         or x.dim() not in ((1, 2) if w.dim() == 2 else (2,))
         or x.shape[-1] != w.shape[-1]
         or 0 in w.shape[:-1]
@@ -140,17 +141,20 @@ def _why_stock(x, w, target, b, weight, reduction, ignore_index, label_smoothing
         return "a target that wants a gradient" if fits else "a target only stock takes"
     if weight is not None and (weight.shape != w.shape[:1] or weight.requires_grad):
         return "a weight only stock takes"
-    if reduction not in _REDUCTIONS or not 0 <= label_smoothing <= 1:
+    if not (ignore_index is None or type(ignore_index) is int) or not are_options(reduction, label_smoothing):
         return "options only stock takes"
     if _gpu_route.is_auto_on_gpu(x) and not _gpu_route.lacks_memory(x.shape[0] * w.shape[:-1].numel(), x):
         return _gpu_route.WHY
     return None
 
 
-def _stock(input, linear_weight, target, linear_bias, weight, reduction, ignore_index, label_smoothing, options):
+def _stock(
+    input, linear_weight, target, *, linear_bias=None, weight=None, reduction="mean", ignore_index=None,
+    label_smoothing=0.0, options=None,
+):  # fmt: skip
     """torch's own, on a torch that has it; its chunked path knows no transforms."""
     if hasattr(F, "linear_cross_entropy"):
-        plain = _route._functorch_active() or _route._forward_ad._current_level >= 0
+        plain = _observers.transform() is not None
         return F.linear_cross_entropy(
             input, linear_weight, target, linear_bias=linear_bias, weight=weight, reduction=reduction,
             ignore_index=ignore_index, label_smoothing=label_smoothing, options=None if plain else options,
@@ -175,6 +179,7 @@ def _chunk(x: Tensor, w: Tensor, options: Any) -> int:
     return rows if rows < 32 else rows // 32 * 32
 
 
+@_route.drop_in(_stock)
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
@@ -283,7 +288,7 @@ class LinearCrossEntropyLoss(getattr(nn, "LinearCrossEntropyLoss", _LinearCrossE
         shape = self.num_classes, *self.out_features
         bias = self.linear.bias
         return linear_cross_entropy(
-            input, self.linear.weight.reshape(*shape, self.linear.in_features), target,
+            input, self.linear.weight.reshape((*shape, self.linear.in_features)), target,
             linear_bias=None if bias is None else bias.reshape(shape), weight=self.weight, reduction=self.reduction,
             ignore_index=self.ignore_index, label_smoothing=self.label_smoothing, options=self.options,
         )  # fmt: skip

@@ -108,7 +108,7 @@ _WHY_STOCK = "stock measured faster at this size"
 
 
 def _stock_is_faster(x, w, relu) -> bool:
-    if _route._backend != "auto" or type(x) not in PLAIN or type(w) not in PLAIN:
+    if type(x) not in PLAIN or type(w) not in PLAIN or not _route.auto():
         return False
     if x.is_cuda:
         return True
@@ -125,8 +125,7 @@ def _stock_is_faster(x, w, relu) -> bool:
 
 def _at_once(op, stock, input, weight, bias) -> Tensor:
     """`_route.stock` without its keywords, which take 1 us of calls that take 50."""
-    if _route._record is not None:
-        _route.note_stock(op, _gpu_route.WHY if input.is_cuda else _WHY_STOCK)
+    _route.note_stock(op, _gpu_route.WHY if input.is_cuda else _WHY_STOCK)
     try:
         return stock(input, weight, bias)
     except RuntimeError as error:
@@ -141,6 +140,8 @@ def _why_stock(x, w, b) -> str | None:
         return "under autocast"
     if not x.is_cpu and _route.auto():
         return _gpu_route.WHY
+    if w is None:
+        return "arguments only stock takes"
     x_shape, w_shape = x.shape, w.shape
     if len(w_shape) != 2 or not x_shape or x_shape[-1] != w_shape[1]:
         return "shapes only stock takes"
@@ -149,6 +150,7 @@ def _why_stock(x, w, b) -> str | None:
     return None
 
 
+@_route.drop_in(F.linear)
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     r"""Affine map, :math:`y = x W^T + b`. Counterpart of :func:`torch.nn.functional.linear`.
 
@@ -179,6 +181,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _forward(_linear, input, weight, bias)
 
 
+@_route.drop_in(_chains.linear_relu)
 def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     r"""Affine map and ReLU in one pass, :math:`y = \max(x W^T + b, 0)`. Counterpart of ``F.relu(F.linear(...))``.
 

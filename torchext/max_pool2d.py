@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import torch
 from torch import Tensor, nn
 from torch.jit import is_scripting
@@ -14,9 +12,6 @@ from ._counterpart import Counterpart
 from ._max_pool2d_backward import MAX_TAPS, WINDOW, empty_maps, pool_backward, pool_indices
 from ._op import Function, define, wants_grad
 from ._scripting import stock_method
-from .relu import UNSEEN, UNSEEN_BY_MODULE, convolution_under
-
-_is_compiling = torch.compiler.is_compiling
 
 
 def _fake(x, channels_last, want_offsets, oh, ow, *window):
@@ -114,8 +109,8 @@ def _is_faster_on_gpu(x, channels_last, window, return_indices) -> bool:
     return _gpu_route.is_faster("max_pool2d", kind + ", channels_last" * channels_last, x.dtype, x.numel())
 
 
-def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, convolution=None):
-    if _route._backend == "auto" and type(input) in _route.PLAIN and _is_small(input):
+def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
+    if type(input) in _route.PLAIN and _route.auto() and _is_small(input):
         _route.note_stock(op, _gpu_route.WHY if input.is_cuda else _WHY_SMALL)
         try:
             if return_indices:
@@ -152,18 +147,13 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
         )  # fmt: skip
     _route.note_ours(op, "max_pool2d", input)
     if gradient:
-        if convolution is not None and not return_indices:
-            from .conv2d_relu_max_pool2d import pool_of  # which is made of this module
-
-            y = pool_of(convolution, input, window, ceil_mode)
-            if y is not None:
-                return y
         function = MaxPool2dWithIndicesFunction if return_indices else MaxPool2dFunction
         return function.call(input, channels_last, oh, ow, window)
     y, offsets = pool_forward(input, channels_last, return_indices, oh, ow, *window)
     return (y, pool_indices(offsets, channels_last, shape[-1], *window)) if return_indices else y
 
 
+@_route.drop_in(F.max_pool2d)
 def max_pool2d(
     input: Tensor,
     kernel_size: int | tuple[int, int],
@@ -201,12 +191,10 @@ def max_pool2d(
         tensor([[[ 5.,  7.],
                  [13., 15.]]])
     """
-    convolution = convolution_under(not _is_compiling() and sys.getrefcount(input) == UNSEEN, input)
-    return _max_pool(
-        "max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, convolution
-    )
+    return _max_pool("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
+@_route.drop_in(F.max_pool2d_with_indices)
 def max_pool2d_with_indices(
     input: Tensor,
     kernel_size: int | tuple[int, int],
@@ -240,10 +228,9 @@ class MaxPool2d(nn.MaxPool2d, metaclass=Counterpart):
     def forward(self, input: Tensor):
         if is_scripting():
             return self._stock_forward(input)
-        convolution = convolution_under(not _is_compiling() and sys.getrefcount(input) == UNSEEN_BY_MODULE, input)
-        return _max_pool(
-            "max_pool2d", input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
-            self.return_indices, convolution,
+        return max_pool2d(
+            input, self.kernel_size, self.stride, self.padding, self.dilation, ceil_mode=self.ceil_mode,
+            return_indices=self.return_indices,
         )  # fmt: skip
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
+import torch
 from torch import Tensor, nn
 from torch.jit import is_scripting
+from torch.nn import functional as F
 from torch.nn.modules import module as _module
 
-from . import _gpu_route, _route
+from . import _gpu_route, _observers, _route
 from ._counterpart import Counterpart
 from ._scripting import stock_method
 from .batch_norm_relu_max_pool2d import BatchNormReLUMaxPool2d
@@ -14,7 +18,8 @@ from .conv2d import Conv2d, ConvReLU2d
 from .conv2d_relu_max_pool2d import ConvReLUMaxPool2d
 from .linear_relu import Linear, LinearReLU
 from .max_pool2d import MaxPool2d
-from .relu import ReLU
+
+_is_compiling = torch.compiler.is_dynamo_compiling
 
 # What serves a layer and the ReLU after it, and what serves these and the pooling after them. Classes by id: a class of
 # ours as a key takes 0.4 us for 0.05, since it is torch's as well.
@@ -23,8 +28,17 @@ _CONV = ConvReLU2d.serve, ConvReLUMaxPool2d.serve
 _NORM = None, BatchNormReLUMaxPool2d.serve
 _CLASSES = {_LINEAR: (nn.Linear, Linear), _CONV: (nn.Conv2d, Conv2d), _NORM: (nn.BatchNorm2d,)}
 _SERVED = {id(cls): serving for serving, classes in _CLASSES.items() for cls in classes}
-_RELUS = {id(nn.ReLU), id(ReLU)}
 _POOLS = {id(nn.MaxPool2d), id(MaxPool2d)}
+
+
+def _calls() -> tuple:
+    """What runs when the layers are called one after the other, and somebody may have replaced."""
+    classes = (*itertools.chain(*_CLASSES.values()), nn.ReLU, nn.MaxPool2d, MaxPool2d)
+    hooked = nn.Module.__call__, nn.Module._call_impl, nn.Sequential.forward
+    return (*hooked, F.relu, *(c.forward for c in classes), nn.Conv2d._conv_forward, Conv2d._conv_forward)
+
+
+_KNOWN_CALLS = _calls()
 
 
 class Sequential(nn.Sequential, metaclass=Counterpart):
@@ -47,7 +61,7 @@ class Sequential(nn.Sequential, metaclass=Counterpart):
         return self._stock_forward(input) if is_scripting() else self._join(input)
 
     def _join(self, input: Tensor) -> Tensor:
-        if _watches_all():
+        if type(self).__iter__ is not nn.Sequential.__iter__ or _watches_all():
             return super().forward(input)
         layers, done = [*self._modules.values()], 0
         joins = type(input) not in _route.PLAIN or _gpu_route.may_join(input)
@@ -67,7 +81,7 @@ def _has_few_taps(layer: nn.Module) -> bool:
 
 def _together(input: Tensor, first: nn.Module, second: nn.Module | None = None, third: nn.Module | None = None) -> int:
     """How many of the three one kernel serves."""
-    if id(type(second)) not in _RELUS or type(input) not in _route.PLAIN or _watched(first) or _watched(second):
+    if type(second) is not nn.ReLU or type(input) not in _route.PLAIN or _watched(first) or _watched(second):
         return 1
     with_relu, with_pool = _SERVED[id(type(first))]
     if with_pool is not None and id(type(third)) in _POOLS and not third.return_indices and not _watched(third):
@@ -84,7 +98,7 @@ def _served(layers: list[nn.Module], input: Tensor) -> Tensor:
 
 def _watched(module: nn.Module) -> bool:
     """Whether somebody would miss a call of `module`: a hook, a forward of its own, a compiled one."""
-    ours = 1 if _route.layers else 0  # explain()'s
+    ours = 1 if _route.LAYERS.get() else 0  # explain()'s
     return (
         len(module._forward_hooks) > ours
         or len(module._forward_pre_hooks) > ours
@@ -96,9 +110,11 @@ def _watched(module: nn.Module) -> bool:
 
 
 def _watches_all() -> bool:
+    """Whether somebody would miss a call of any layer: a mode, a hook on all, a class or function that was patched."""
     return bool(
         _module._global_forward_hooks
         or _module._global_forward_pre_hooks
         or _module._global_backward_hooks
         or _module._global_backward_pre_hooks
+        or (not _is_compiling() and (_observers.why_seen() is not None or _calls() != _KNOWN_CALLS))
     )

@@ -15,7 +15,6 @@ from ..dropout_channels import Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDrop
 from ..linear_cross_entropy import LinearCrossEntropyLoss
 from ..linear_relu import Linear, LinearReLU
 from ..max_pool2d import MaxPool2d
-from ..relu import ReLU
 from ..sequential import Sequential
 
 # By name: `from . import functional` would find torch.nn's, which the star above brought in.
@@ -28,7 +27,6 @@ OURS = (
     *("AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"),
     *("Linear", "LinearReLU"),
     *("MaxPool2d",),
-    *("ReLU",),
     *("Sequential",),
 )
 

@@ -12,7 +12,6 @@ from ..dropout_channels import dropout1d, dropout2d, dropout3d, feature_alpha_dr
 from ..linear_cross_entropy import linear_cross_entropy
 from ..linear_relu import linear, linear_relu
 from ..max_pool2d import max_pool2d, max_pool2d_with_indices
-from ..relu import relu
 
 OURS = (
     *("batch_norm_relu_max_pool2d",),
@@ -21,7 +20,6 @@ OURS = (
     *("alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"),
     *("linear", "linear_relu"),
     *("max_pool2d", "max_pool2d_with_indices"),
-    *("relu",),
 )
 
 
