@@ -138,7 +138,9 @@ def backward_hook(register):
         def scale(layer, gradients):
             return tuple(g * 0.5 for g in gradients)
 
-        with removed(getattr(layer, register)(scale if "pre" in register else hook) for layer in layers.values()):
+        with removed(
+            getattr(layer, register)(scale if "pre" in register else hook) for layer in layers.values()
+        ):
             results = trained(layers, run)
         return results, seen if register != "register_backward_hook" else [s[-1:] for s in seen]
 
