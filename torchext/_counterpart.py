@@ -49,7 +49,7 @@ class Counterpart(abc.ABCMeta):
     """Metaclass of our classes. One that bears the name of its base in torch.nn equals and hashes as that base.
 
     An ABCMeta, for users who derive from one of ours and from abc.ABC. Its caches of subclasses compare with ``==``,
-    so that for our own classes, with whom nobody registers, type's checks serve.
+    so that for our own classes, with whom nobody registers, type's check serves.
     """
 
     def __new__(meta, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **keywords: Any) -> Counterpart:
@@ -70,9 +70,6 @@ class Counterpart(abc.ABCMeta):
 
     def __hash__(cls) -> int:
         return type.__hash__(_STOCK.get(id(cls), cls))
-
-    def __instancecheck__(cls, instance: object) -> bool:
-        return (type if id(cls) in _STOCK else abc.ABCMeta).__instancecheck__(cls, instance)
 
     def __subclasscheck__(cls, subclass: type) -> bool:
         return (type if id(cls) in _STOCK else abc.ABCMeta).__subclasscheck__(cls, subclass)
