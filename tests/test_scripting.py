@@ -7,6 +7,7 @@ import torch
 from torch import nn as stock
 
 from torchext import nn
+from torchext.nn import functional as F
 
 IMAGES = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 ROWS = IMAGES.flatten(0, 2)
@@ -134,3 +135,44 @@ def test_a_scripted_network_trains_as_torchs():
         torch.jit.script(net)(IMAGES, True).square().sum().backward()
     for a, b in zip(ours.parameters(), theirs.parameters()):
         torch.testing.assert_close(a.grad, b.grad)
+
+
+def convolve(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor):
+    return F.relu(F.conv2d(x, w, b, padding=1)), F.conv2d(x, w, None, (2, 1), "valid", dilation=2)
+
+
+def pool(x: torch.Tensor):
+    largest, where = F.max_pool2d(x, [2, 3], stride=2, return_indices=True)
+    return F.max_pool2d(x, 2, 2, 1), largest, where, F.max_pool2d_with_indices(x, 3)[1]
+
+
+def drop(x: torch.Tensor):
+    y = F.dropout2d(F.dropout(x, 0.5, False), training=False)
+    return (
+        F.feature_alpha_dropout(F.alpha_dropout(y, p=0.3), 0.5, False) + F.dropout3d(y[:, :, None], 0.2, False)[:, :, 0]
+    )
+
+
+def lose(x: torch.Tensor, w: torch.Tensor):
+    logits = F.linear(x.flatten(1), w.flatten(1)[:, :1].expand(3, x[0].numel()))
+    target = torch.zeros(x.size(0), dtype=torch.int64)
+    return F.cross_entropy(logits, target, label_smoothing=0.1), F.cross_entropy(logits, target, None, reduction="sum")
+
+
+@pytest.mark.parametrize("function", [convolve, pool, drop, lose])
+def test_functional_style(function):
+    tensors = IMAGES, torch.randn(4, 3, 3, 3), torch.randn(4)
+    arguments = tensors[: function.__code__.co_argcount]
+    for y, want in zip(tuple_of(torch.jit.script(function)(*arguments)), tuple_of(function(*arguments)), strict=True):
+        torch.testing.assert_close(y, want)
+
+
+@pytest.mark.parametrize("name", [name for name in F.OURS if hasattr(stock.functional, name)])
+def test_every_function_is_scripted_as_torchs(name):
+    dispatched = torch._jit_internal.boolean_dispatched.get(getattr(F, name))
+    theirs = getattr(stock.functional, name)
+    if dispatched is None:
+        find = torch.jit._builtins._find_builtin
+        assert find(getattr(F, name)) == find(theirs) is not None
+    else:
+        assert dispatched["if_true"] is dispatched["if_false"] is theirs
