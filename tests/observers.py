@@ -1,4 +1,4 @@
-"""Ways to look at a model's layers while it trains: each runs it and returns what was seen, to be compared with stock's.
+"""Ways to look at a model's layers while it trains: what each sees is compared with stock's.
 
 An observer is called with the layers by name and with `run`, which runs forward and returns the loss.
 """
@@ -138,9 +138,7 @@ def backward_hook(register):
         def scale(layer, gradients):
             return tuple(g * 0.5 for g in gradients)
 
-        with removed(
-            getattr(layer, register)(scale if "pre" in register else hook) for layer in layers.values()
-        ):
+        with removed(getattr(layer, register)(scale if "pre" in register else hook) for layer in layers.values()):
             results = trained(layers, run)
         return results, seen if register != "register_backward_hook" else [s[-1:] for s in seen]
 

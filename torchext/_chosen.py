@@ -9,7 +9,7 @@ from contextvars import ContextVar
 import torch
 
 _NAME: ContextVar[str] = ContextVar("torchext_backend", default="auto")
-_here = _NAME.get
+here = _NAME.get
 _traced = "auto"  # Dynamo knows no context variables, but guards what it reads here: what the newest block chose
 _is_compiling, _is_exporting = torch.compiler.is_dynamo_compiling, torch.compiler.is_exporting
 
@@ -18,7 +18,7 @@ def name() -> str:
     """The backend's name: "stock" in a graph that is exported, for others, at sizes nobody knows yet."""
     if _is_compiling():
         return "stock" if _is_exporting() else _traced
-    return _here()
+    return here()
 
 
 @contextlib.contextmanager
@@ -31,4 +31,4 @@ def within(backend: str) -> Iterator[None]:
         yield
     finally:
         _NAME.reset(token)
-        _traced = _here()
+        _traced = here()

@@ -7,7 +7,7 @@ from torch.utils._device import DeviceContext
 
 functorch_active = torch._C._are_functorch_transforms_active
 _forward_ad = torch.autograd.forward_ad
-_tracing_state = torch._C._get_tracing_state
+_is_tracing = torch._C._is_tracing
 _function_modes, _function_mode = torch._C._len_torch_function_stack, torch._C._get_function_stack_at
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _saving_hooks = torch._C._autograd._top_saved_tensors_default_hooks
@@ -22,7 +22,7 @@ def transform() -> str | None:
 
 
 def why_seen() -> str | None:
-    """Who in this thread would see another call than stock's; None if nobody. On every call's path: 0.4 us."""
+    """Who in this thread would see another call than stock's; None if nobody. On every call's path: 0.25 us."""
     if functorch_active() or _forward_ad._current_level >= 0:
         return transform()
     if _function_modes() and not _only_sets_device():
@@ -32,7 +32,7 @@ def why_seen() -> str | None:
     hooks = _saving_hooks(True)
     if hooks is not None and not _are_checkpoints(hooks[0]):
         return "hooks on saved tensors watch"
-    if _tracing_state() is not None:
+    if _is_tracing():
         return "under torch.jit.trace"
     return "under anomaly detection" if _is_anomaly() else None
 

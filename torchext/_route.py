@@ -27,6 +27,7 @@ _is_compiling = torch.compiler.is_dynamo_compiling
 _missing: str | None = None  # why torchext._C could not be loaded
 _RECORD: ContextVar[list[Choice] | None] = ContextVar("torchext_record", default=None)
 _recording = _RECORD.get
+_here = _chosen.here
 
 
 @dataclass(frozen=True)
@@ -190,23 +191,14 @@ def _why_tensor(stem: str, t: Tensor) -> str | None:
 
 def auto() -> bool:
     """Whether measured speed decides between stock and what ours could serve too."""
-    return _chosen.name() == "auto"
+    return (_chosen.name() if _is_compiling() else _here()) == "auto"
 
 
-def _note(op: str, backend: str, why: str = "") -> None:
+def note(op: str, backend: str, why: str = "") -> None:
+    """Records who serves a call, if anybody asked."""
     record = None if _is_compiling() else _recording()
     if record is not None:
         record.append(Choice(op, backend, why, LAYER.get()))
-
-
-def note_stock(op: str, why: str) -> None:
-    """Records that stock serves a call, if anybody asked."""
-    _note(op, "stock", why)
-
-
-def note_library(op: str) -> None:
-    """Records that a library's product with bias and ReLU in its epilogue serves a call, if anybody asked."""
-    _note(op, "library")
 
 
 def note_ours(op: str, stem: str, input: Tensor) -> None:
@@ -214,14 +206,19 @@ def note_ours(op: str, stem: str, input: Tensor) -> None:
     if not _is_compiling() and _recording() is not None:
         chosen = _chosen.name()
         ours = _op.GPU.get(stem, "native") if input.is_cuda else "native"
-        _note(op, ours if _op.SERVED.get(chosen, set()).isdisjoint(_op.OPS[stem]) else chosen)
+        note(op, ours if _op.SERVED.get(chosen, set()).isdisjoint(_op.OPS[stem]) else chosen)
+
+
+def layers() -> Mapping[torch.nn.Module, str]:
+    """The layers' names, while explain() has a hook on each."""
+    return {} if _is_compiling() else LAYERS.get()
 
 
 def enter(module: torch.nn.Module) -> None:
     """Tells explain() that `module` is served next, though it is not called."""
-    layers = LAYERS.get()
-    if layers:
-        LAYER.set(layers.get(module, ""))
+    names = layers()
+    if names:
+        LAYER.set(names.get(module, ""))
 
 
 def drop_in(counterpart: Callable) -> Callable[[Callable], Callable]:
@@ -233,10 +230,11 @@ def drop_in(counterpart: Callable) -> Callable[[Callable], Callable]:
             if _is_compiling():
                 return ours(*args, **kwargs)
             why = _observers.why_seen()
-            if why is None and (not args or type(args[0]) in PLAIN):
+            first = type(args[0] if args else kwargs.get("input"))
+            if why is None and first in PLAIN:
                 return ours(*args, **kwargs)
-            why = why or f"{type(args[0]).__name__} is not a plain tensor"
-            note_stock(ours.__name__, why)
+            why = why or f"{first.__name__} is not a plain tensor"
+            note(ours.__name__, "stock", why)
             return counterpart(*args, **kwargs)
 
         return function
@@ -246,7 +244,7 @@ def drop_in(counterpart: Callable) -> Callable[[Callable], Callable]:
 
 def stock(op: str, why: str, wants: str, function: Callable, **arguments: Any) -> Any:
     """Serves the call by stock; where stock refuses, the error says what we expected and got, then what torch said."""
-    note_stock(op, why)
+    note(op, "stock", why)
     try:
         return function(**arguments)
     except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:

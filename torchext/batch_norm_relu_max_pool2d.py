@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.jit import is_scripting
 from torch.nn import functional as F
 
@@ -204,7 +204,8 @@ def batch_norm_relu_max_pool2d(
 
 
 def _through_pool(norm: nn.BatchNorm2d, input: Tensor, pool: dict) -> Tensor:
-    norm._check_input_dim(input)
+    if not isinstance(input, fx.Proxy):
+        norm._check_input_dim(input)
     tracks = norm.training and norm.track_running_stats
     momentum = 0.0 if norm.momentum is None else norm.momentum
     if tracks and norm.num_batches_tracked is not None:

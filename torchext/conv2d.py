@@ -108,7 +108,7 @@ def _auto_plan(x, w, b, stride, *options):
 
 def _stock_on_gpu(op, stock, input, weight, bias, stride, padding, dilation, groups) -> Tensor:
     """`_route.stock` without its keywords, which take 6 us of calls that take 30 on a GPU's host."""
-    _route.note_stock(op, _gpu_route.WHY)
+    _route.note(op, "stock", _gpu_route.WHY)
     try:
         return stock(input, weight, bias, stride, padding, dilation, groups)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
@@ -120,7 +120,7 @@ def _relu_on_gpu(input, weight, bias, *geometry) -> Tensor:
     y = _gpu_library.conv2d_relu(input, weight, bias, *geometry) if isinstance(weight, Tensor) else None
     if y is None:
         return _stock_on_gpu("conv2d_relu", _chains.conv2d_relu, input, weight, bias, *geometry)
-    _route.note_library("conv2d_relu")
+    _route.note("conv2d_relu", "library")
     return y
 
 

@@ -222,7 +222,7 @@ def cross_entropy(
         and size_average is reduce is None
         and not _is_compiling()
     ):
-        _route.note_stock("cross_entropy", _gpu_route.WHY if input.is_cuda else _WHY_TINY)
+        _route.note("cross_entropy", "stock", _gpu_route.WHY if input.is_cuda else _WHY_TINY)
         try:
             return _stock(input, target, weight, _REDUCTIONS[reduction], ignore_index, label_smoothing)
         except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:

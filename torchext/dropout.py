@@ -103,15 +103,19 @@ SMALL = 1536  # draws: stock takes 5 to 12 ns for each, p near 0.1 or 0.5, but h
 NOT_TRAINING, FASTER = "not training: the input itself", f"stock is the faster one below {SMALL} draws"
 
 
-def why_stock(x: Tensor, p: float) -> str | None:
+def why_stock(x: Tensor, p: float, training: bool, inplace: bool) -> str | None:
     """Why a call in training is stock's; None if our kernel can serve it."""
+    if type(training) is not bool or type(inplace) is not bool:
+        return "flags only stock takes"
     why = _route.why_stock("dropout", x)
     if why is not None:
         return why
     if not isinstance(p, float) or not 0.0 < p < 1.0:
         return "no mask to draw: p is not strictly between 0 and 1"
-    if x.is_nested or x.numel() == 0:
-        return "no elements, or nested ones"
+    if x.numel() == 0:
+        return "no elements"
+    if inplace and x.is_inference():
+        return "an inference tensor in place"
     return _gpu_route.WHY if _gpu_route.is_auto_on_gpu(x) and not _is_faster_on_gpu(x) else None
 
 
@@ -129,7 +133,7 @@ def _is_small(x) -> bool:
 
 def why_small(x, training) -> str:
     """Why what :func:`_is_small` found, or evaluation, is stock's."""
-    if not training:
+    if training is False:
         return NOT_TRAINING
     return _gpu_route.WHY if x.is_cuda else FASTER
 
@@ -167,11 +171,11 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         >>> set(F.dropout(torch.ones(1000), p=0.5).tolist()) == {0.0, 2.0}
         True
     """
-    if not training or _is_small(input):
-        _route.note_stock("dropout", why_small(input, training))
+    if training is False or _is_small(input):
+        _route.note("dropout", "stock", why_small(input, training))
         plain = type(input) is Tensor and not inplace and 0.0 <= p <= 1.0  # what F.dropout would look at first
         return torch.dropout(input, p, training) if plain else F.dropout(input, p, training, inplace)
-    why = why_stock(input, p)
+    why = why_stock(input, p, training, inplace)
     if why is not None:
         return _route.stock("dropout", why, WANTS, F.dropout, input=input, p=p, training=training, inplace=inplace)
     _route.note_ours("dropout", "dropout", input)
@@ -191,10 +195,10 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
         >>> abs(y.mean().item()) < 0.02 and abs(y.std().item() - 1) < 0.02
         True
     """
-    if not training or _is_small(input):
-        _route.note_stock("alpha_dropout", why_small(input, training))
+    if training is False or _is_small(input):
+        _route.note("alpha_dropout", "stock", why_small(input, training))
         return F.alpha_dropout(input, p, training, inplace)
-    why = why_stock(input, p)
+    why = why_stock(input, p, training, inplace)
     if why is not None:
         arguments = {"input": input, "p": p, "training": training, "inplace": inplace}
         return _route.stock("alpha_dropout", why, WANTS, F.alpha_dropout, **arguments)

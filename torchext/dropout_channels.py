@@ -27,19 +27,19 @@ def _is_small(x, leading) -> bool:
     return (shape[0] if leading == 1 else shape[0] * shape[1]) < SMALL
 
 
-def _why_stock(x, p, leading) -> str | None:
+def _why_stock(x, p, leading, training, inplace) -> str | None:
     if _gpu_route.is_auto_on_gpu(x):
         return _gpu_route.WHY
-    return why_stock(x, p) or (None if leading else "a rank on which stock warns or raises")
+    return why_stock(x, p, training, inplace) or (None if leading else "a rank on which stock warns or raises")
 
 
 def _serve(name, stock, ranks, input, p, training, inplace):
     """`ranks` maps the ranks of input that are ours to the number of dimensions that have each a draw of their own."""
     leading = ranks.get(input.dim())
-    if not training or _is_small(input, leading):
-        _route.note_stock(name, why_small(input, training))
+    if training is False or _is_small(input, leading):
+        _route.note(name, "stock", why_small(input, training))
         return stock(input, p, training, inplace)
-    why = _why_stock(input, p, leading)
+    why = _why_stock(input, p, leading, training, inplace)
     if why is not None:
         return _route.stock(name, why, WANTS, stock, input=input, p=p, training=training, inplace=inplace)
     _route.note_ours(name, "dropout", input)
@@ -83,10 +83,10 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
     :func:`torch.nn.functional.feature_alpha_dropout`. ``training`` is False unless given, as in stock.
     """
     leading = 2 if input.dim() >= 2 else None
-    if not training or _is_small(input, leading):
-        _route.note_stock("feature_alpha_dropout", why_small(input, training))
+    if training is False or _is_small(input, leading):
+        _route.note("feature_alpha_dropout", "stock", why_small(input, training))
         return F.feature_alpha_dropout(input, p, training, inplace)
-    why = _why_stock(input, p, leading)
+    why = _why_stock(input, p, leading, training, inplace)
     if why is not None:
         arguments = {"input": input, "p": p, "training": training, "inplace": inplace}
         return _route.stock("feature_alpha_dropout", why, WANTS, F.feature_alpha_dropout, **arguments)

@@ -125,7 +125,7 @@ def _stock_is_faster(x, w, relu) -> bool:
 
 def _at_once(op, stock, input, weight, bias) -> Tensor:
     """`_route.stock` without its keywords, which take 1 us of calls that take 50."""
-    _route.note_stock(op, _gpu_route.WHY if input.is_cuda else _WHY_STOCK)
+    _route.note(op, "stock", _gpu_route.WHY if input.is_cuda else _WHY_STOCK)
     try:
         return stock(input, weight, bias)
     except RuntimeError as error:
@@ -197,7 +197,7 @@ def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
         if input.is_cuda:
             y = _gpu_library.linear_relu(input, weight, bias)
             if y is not None:
-                _route.note_library("linear_relu")
+                _route.note("linear_relu", "library")
                 return y
         return _at_once("linear_relu", _chains.linear_relu, input, weight, bias)
     why = _why_stock(input, weight, bias)

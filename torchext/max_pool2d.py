@@ -111,7 +111,7 @@ def _is_faster_on_gpu(x, channels_last, window, return_indices) -> bool:
 
 def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
     if type(input) in _route.PLAIN and _route.auto() and _is_small(input):
-        _route.note_stock(op, _gpu_route.WHY if input.is_cuda else _WHY_SMALL)
+        _route.note(op, "stock", _gpu_route.WHY if input.is_cuda else _WHY_SMALL)
         try:
             if return_indices:
                 return F.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
@@ -129,7 +129,13 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
     if why is None:
         shape = input.shape
         window = window_of(kernel_size, stride, padding, dilation)
-        if window is None or type(ceil_mode) is not bool or len(shape) not in (3, 4) or 0 in shape[-3:]:
+        if (
+            window is None
+            or type(ceil_mode) is not bool
+            or type(return_indices) is not bool
+            or len(shape) not in (3, 4)
+            or 0 in shape[-3:]
+        ):
             why = "arguments only stock takes"
         elif window[0] * window[1] > MAX_TAPS:
             why = f"more than {MAX_TAPS} taps"

@@ -30,15 +30,11 @@ _CLASSES = {_LINEAR: (nn.Linear, Linear), _CONV: (nn.Conv2d, Conv2d), _NORM: (nn
 _SERVED = {id(cls): serving for serving, classes in _CLASSES.items() for cls in classes}
 _POOLS = {id(nn.MaxPool2d), id(MaxPool2d)}
 
-
-def _calls() -> tuple:
-    """What runs when the layers are called one after the other, and somebody may have replaced."""
-    classes = (*itertools.chain(*_CLASSES.values()), nn.ReLU, nn.MaxPool2d, MaxPool2d)
-    hooked = nn.Module.__call__, nn.Module._call_impl, nn.Sequential.forward
-    return (*hooked, F.relu, *(c.forward for c in classes), nn.Conv2d._conv_forward, Conv2d._conv_forward)
-
-
-_KNOWN_CALLS = _calls()
+# What runs when the layers are called one by one, and somebody may have replaced.
+_JOINED = (*itertools.chain(*_CLASSES.values()), nn.ReLU, nn.MaxPool2d, MaxPool2d)
+_FORWARDS = {id(cls): cls.forward for cls in _JOINED}
+_CALL, _CALL_IMPL, _RELU = nn.Module.__call__, nn.Module._call_impl, F.relu
+_CONV_FORWARD, _OUR_CONV_FORWARD = nn.Conv2d._conv_forward, Conv2d._conv_forward
 
 
 class Sequential(nn.Sequential, metaclass=Counterpart):
@@ -97,8 +93,8 @@ def _served(layers: list[nn.Module], input: Tensor) -> Tensor:
 
 
 def _watched(module: nn.Module) -> bool:
-    """Whether somebody would miss a call of `module`: a hook, a forward of its own, a compiled one."""
-    ours = 1 if _route.LAYERS.get() else 0  # explain()'s
+    """Whether somebody would miss a call of `module`: a hook, a forward of its own or its class's, a compiled one."""
+    ours = 1 if _route.layers() else 0  # explain()'s
     return (
         len(module._forward_hooks) > ours
         or len(module._forward_pre_hooks) > ours
@@ -106,15 +102,26 @@ def _watched(module: nn.Module) -> bool:
         or bool(module._backward_pre_hooks)
         or "forward" in module.__dict__
         or module._compiled_call_impl is not None
+        or type(module).forward is not _FORWARDS[id(type(module))]
     )
 
 
 def _watches_all() -> bool:
-    """Whether somebody would miss a call of any layer: a mode, a hook on all, a class or function that was patched."""
+    """Whether somebody would miss a call of any layer: a mode, a hook on all, what calls them all replaced."""
     return bool(
         _module._global_forward_hooks
         or _module._global_forward_pre_hooks
         or _module._global_backward_hooks
         or _module._global_backward_pre_hooks
-        or (not _is_compiling() and (_observers.why_seen() is not None or _calls() != _KNOWN_CALLS))
+        or (not _is_compiling() and (_observers.why_seen() is not None or _is_patched()))
+    )
+
+
+def _is_patched() -> bool:
+    return (
+        nn.Module.__call__ is not _CALL
+        or nn.Module._call_impl is not _CALL_IMPL
+        or F.relu is not _RELU
+        or nn.Conv2d._conv_forward is not _CONV_FORWARD
+        or Conv2d._conv_forward is not _OUR_CONV_FORWARD
     )
