@@ -1,4 +1,4 @@
-"""Rewrites an existing model's layers in place: our classes for stock's."""
+"""Rewrites an existing model's layers in place: our classes for stock's, and stock's for ours."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import nn as stock
 
 from . import nn
+from ._counterpart import become_stock
 
 
 def accelerate(model: torch.nn.Module) -> torch.nn.Module:
@@ -33,10 +34,41 @@ def accelerate(model: torch.nn.Module) -> torch.nn.Module:
           (2): Linear(in_features=8, out_features=1, bias=True)
         )
     """
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"accelerate: model is a {type(model).__name__}, expected a torch.nn.Module")
+    _require_module("accelerate", model)
     ours = {getattr(stock, name): getattr(nn, name) for name in nn.OURS if hasattr(stock, name)}
     for module in model.modules():
         if type(module) in ours:
             module.__class__ = ours[type(module)]
     return model
+
+
+def restore(model: torch.nn.Module) -> torch.nn.Module:
+    """The inverse of :func:`accelerate`: serves `model`'s layers by torch's own classes again.
+
+    Every layer that is exactly a class of ours which stands for one of torch.nn becomes torch's in place, however it
+    was made; parameters, buffers, hooks and modes stay. ``LinearReLU`` and its kind, which torch.nn does not have, and
+    subclasses are left alone. For programs that look at a layer's code or compare classes with ``is``.
+
+    Args:
+        model: any module; it is changed in place.
+
+    Returns:
+        `model` itself.
+
+    Raises:
+        TypeError: `model` is not an ``nn.Module``.
+
+    Example:
+        >>> model = torchext.accelerate(torch.nn.Linear(4, 2))
+        >>> type(torchext.restore(model)) is torch.nn.Linear
+        True
+    """
+    _require_module("restore", model)
+    for module in model.modules():
+        become_stock(module)
+    return model
+
+
+def _require_module(function: str, model: object) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"{function}: model is a {type(model).__name__}, expected a torch.nn.Module")

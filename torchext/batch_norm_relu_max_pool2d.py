@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, fx, nn
+from torch.jit import is_scripting
 from torch.nn import functional as F
 
 from . import _route
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
+from ._scripting import stock_method
 from .max_pool2d import (
     MAX_TAPS,
     POOL_OPTIONS,
@@ -226,7 +228,11 @@ class BatchNormReLUMaxPool2d(PoolsAtItsEnd, nn.BatchNorm2d):
         torch.Size([2, 16, 14, 14])
     """
 
+    _stock_forward = stock_method(nn.BatchNorm2d.forward)
+
     def forward(self, input: Tensor) -> Tensor:
+        if is_scripting():
+            return self._pool(F.relu(self._stock_forward(input)))
         return _through_pool(self, input, self.pool_options())
 
     @staticmethod

@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch._prims_common import suggest_memory_format
+from torch.jit import is_scripting
 from torch.nn import functional as F
 
 from . import _chains, _gpu_library, _gpu_route, _route
 from ._conv2d_plan import LIBRARY, WANTS, few_images_are_librarys, is_single, out_size, plan
+from ._counterpart import Counterpart
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 from ._route import PLAIN
+from ._scripting import stock_method
 
 _STOCK_IS_AS_FAST = "stock's convolution is as fast for these shapes"
 GEOMETRY = "int[2] stride, int[2] padding, int[2] dilation, int groups"
@@ -200,7 +203,7 @@ def module_arguments(module: nn.Conv2d, input: Tensor) -> tuple:
     return input, (module.stride, padding, module.dilation, module.groups)
 
 
-class Conv2d(nn.Conv2d):
+class Conv2d(nn.Conv2d, metaclass=Counterpart):
     """:class:`torch.nn.Conv2d` on our kernels: same arguments, parameters, state_dict and repr; see :func:`conv2d`.
 
     Example:
@@ -209,7 +212,11 @@ class Conv2d(nn.Conv2d):
         torch.Size([2, 6, 24, 24])
     """
 
+    _stock_conv_forward = stock_method(nn.Conv2d._conv_forward)
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if is_scripting():
+            return self._stock_conv_forward(input, weight, bias)
         if self.padding_mode == "zeros":
             return conv2d(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
         input, options = module_arguments(self, input)
@@ -225,7 +232,11 @@ class ConvReLU2d(nn.Conv2d):
         True
     """
 
+    _stock_conv_forward = stock_method(nn.Conv2d._conv_forward)
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if is_scripting():
+            return F.relu(self._stock_conv_forward(input, weight, bias))
         input, options = module_arguments(self, input)
         return conv2d_relu(input, weight, bias, *options)
 

@@ -6,12 +6,14 @@ import itertools
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting
 from torch.nn import functional as F
 
 from . import _chains, _route
 from ._conv2d_plan import WANTS, WINOGRAD, is_single, out_size, plan
 from ._conv2d_pool_plan import is_stocks_on_gpu, pays_together, pool_plan, pooled_size, prefers_direct
 from ._op import Function, define, twice_differentiable, wants_grad
+from ._scripting import stock_method
 from .conv2d import (
     GEOMETRY,
     WANTED,
@@ -186,7 +188,11 @@ class ConvReLUMaxPool2d(PoolsAtItsEnd, nn.Conv2d):
         torch.Size([2, 6, 12, 12])
     """
 
+    _stock_conv_forward = stock_method(nn.Conv2d._conv_forward)
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if is_scripting():
+            return self._pool(F.relu(self._stock_conv_forward(input, weight, bias)))
         return _through_pool(self, input, weight, bias, self.pool_options())
 
     @staticmethod

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting
 from torch.nn import _reduction
 from torch.nn import functional as F
 
 from . import _gpu_route, _route
+from ._counterpart import Counterpart
 from ._cross_entropy_backward import (
     MEAN,
     NONE,
@@ -23,6 +25,7 @@ from ._cross_entropy_backward import (
 )
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._route import PLAIN
+from ._scripting import stock_method
 
 _REDUCTIONS = {"none": NONE, "mean": MEAN, "sum": SUM}
 
@@ -275,7 +278,7 @@ def _float32(t):
     return t.float() if isinstance(t, Tensor) and t.dtype in (torch.bfloat16, torch.float16) else t
 
 
-class CrossEntropyLoss(nn.CrossEntropyLoss):
+class CrossEntropyLoss(nn.CrossEntropyLoss, metaclass=Counterpart):
     """:class:`torch.nn.CrossEntropyLoss` on our kernels: same arguments and state_dict; see :func:`cross_entropy`.
 
     Example:
@@ -284,7 +287,11 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         tensor(1.3863)
     """
 
+    _stock_forward = stock_method(nn.CrossEntropyLoss.forward)
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        if is_scripting():
+            return self._stock_forward(input, target)
         return cross_entropy(
             input, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction,
             label_smoothing=self.label_smoothing,

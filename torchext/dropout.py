@@ -6,10 +6,13 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting
 from torch.nn import functional as F
 
 from . import _gpu_route, _route
+from ._counterpart import Counterpart
 from ._op import Function, define, twice_differentiable, wants_grad
+from ._scripting import stock_method
 
 
 def empty_result(x, fill):
@@ -203,7 +206,7 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
     return (_in_place if inplace else _out_of_place)(input, p, *alpha_coefficients(p))
 
 
-class Dropout(nn.Dropout):
+class Dropout(nn.Dropout, metaclass=Counterpart):
     """:class:`torch.nn.Dropout` on our kernel: same arguments and repr; see :func:`dropout`.
 
     Example:
@@ -212,12 +215,20 @@ class Dropout(nn.Dropout):
         tensor([1., 1.])
     """
 
+    _stock_forward = stock_method(nn.Dropout.forward)
+
     def forward(self, input: Tensor) -> Tensor:
+        if is_scripting():
+            return self._stock_forward(input)
         return dropout(input, self.p, self.training, self.inplace)
 
 
-class AlphaDropout(nn.AlphaDropout):
+class AlphaDropout(nn.AlphaDropout, metaclass=Counterpart):
     """:class:`torch.nn.AlphaDropout` on our kernel; see :func:`alpha_dropout`. ``inplace`` is idle, as in stock."""
 
+    _stock_forward = stock_method(nn.AlphaDropout.forward)
+
     def forward(self, input: Tensor) -> Tensor:
+        if is_scripting():
+            return self._stock_forward(input)
         return alpha_dropout(input, self.p, self.training)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting
 from torch.nn import functional as F
 
 from . import _gpu_route, _route
+from ._counterpart import Counterpart
+from ._scripting import stock_method
 from .dropout import SMALL, WANTS, _dropout, alpha_coefficients, draw_seed, why_small, why_stock
 
 
@@ -95,31 +98,47 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
     return (input.mul_(noise) if inplace else input * noise).add_(offset)
 
 
-class Dropout1d(nn.Dropout1d):
+class Dropout1d(nn.Dropout1d, metaclass=Counterpart):
     """:class:`torch.nn.Dropout1d` on our kernel: same arguments and repr; see :func:`dropout1d`."""
 
+    _stock_forward = stock_method(nn.Dropout1d.forward)
+
     def forward(self, input: Tensor) -> Tensor:
+        if is_scripting():
+            return self._stock_forward(input)
         return dropout1d(input, self.p, self.training, self.inplace)
 
 
-class Dropout2d(nn.Dropout2d):
+class Dropout2d(nn.Dropout2d, metaclass=Counterpart):
     """:class:`torch.nn.Dropout2d` on our kernel: same arguments and repr; see :func:`dropout2d`."""
 
+    _stock_forward = stock_method(nn.Dropout2d.forward)
+
     def forward(self, input: Tensor) -> Tensor:
+        if is_scripting():
+            return self._stock_forward(input)
         return dropout2d(input, self.p, self.training, self.inplace)
 
 
-class Dropout3d(nn.Dropout3d):
+class Dropout3d(nn.Dropout3d, metaclass=Counterpart):
     """:class:`torch.nn.Dropout3d` on our kernel: same arguments and repr; see :func:`dropout3d`."""
 
+    _stock_forward = stock_method(nn.Dropout3d.forward)
+
     def forward(self, input: Tensor) -> Tensor:
+        if is_scripting():
+            return self._stock_forward(input)
         return dropout3d(input, self.p, self.training, self.inplace)
 
 
-class FeatureAlphaDropout(nn.FeatureAlphaDropout):
+class FeatureAlphaDropout(nn.FeatureAlphaDropout, metaclass=Counterpart):
     """:class:`torch.nn.FeatureAlphaDropout` on our kernel; see :func:`feature_alpha_dropout`. ``inplace`` is idle,
     as in stock.
     """
 
+    _stock_forward = stock_method(nn.FeatureAlphaDropout.forward)
+
     def forward(self, input: Tensor) -> Tensor:
+        if is_scripting():
+            return self._stock_forward(input)
         return feature_alpha_dropout(input, self.p, self.training)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import _gpu_route, _observers, _route
+from ._counterpart import Counterpart
 from ._cross_entropy_backward import NONE, keeps_graph, scaled
 from ._linear_cross_entropy_backward import (
     Held,
@@ -284,7 +285,7 @@ class _LinearCrossEntropyLoss(nn.modules.loss._WeightedLoss):
         )
 
 
-class LinearCrossEntropyLoss(getattr(nn, "LinearCrossEntropyLoss", _LinearCrossEntropyLoss)):
+class LinearCrossEntropyLoss(getattr(nn, "LinearCrossEntropyLoss", _LinearCrossEntropyLoss), metaclass=Counterpart):
     """``torch.nn.LinearCrossEntropyLoss`` on our kernels: same arguments and state_dict; see
     :func:`linear_cross_entropy`. Before torch 2.13, which has none, an ``nn.Module`` of the same arguments.
 

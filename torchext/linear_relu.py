@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting
 from torch.nn import functional as F
 
 from . import _C, _chains, _gpu_library, _gpu_route, _route
+from ._counterpart import Counterpart
 from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
 from ._route import PLAIN
+from ._scripting import stock_method
 
 
 def _fake(x, w, b):
@@ -206,7 +209,7 @@ def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
     return _forward(_linear_relu, input, weight, bias)
 
 
-class Linear(nn.Linear):
+class Linear(nn.Linear, metaclass=Counterpart):
     """:class:`torch.nn.Linear` on our kernels: same arguments, parameters, state_dict and repr; see :func:`linear`.
 
     Example:
@@ -215,7 +218,11 @@ class Linear(nn.Linear):
         torch.Size([2, 4])
     """
 
+    _stock_forward = stock_method(nn.Linear.forward)
+
     def forward(self, input: Tensor) -> Tensor:
+        if is_scripting():
+            return self._stock_forward(input)
         return linear(input, self.weight, self.bias)
 
 
@@ -228,5 +235,9 @@ class LinearReLU(nn.Linear):
         True
     """
 
+    _stock_forward = stock_method(nn.Linear.forward)
+
     def forward(self, input: Tensor) -> Tensor:
+        if is_scripting():
+            return F.relu(self._stock_forward(input))
         return linear_relu(input, self.weight, self.bias)

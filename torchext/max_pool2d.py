@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting
 from torch.nn import functional as F
 
 from . import _gpu_route, _route
+from ._counterpart import Counterpart
 from ._max_pool2d_backward import MAX_TAPS, WINDOW, empty_maps, pool_backward, pool_indices
 from ._op import Function, define, wants_grad
+from ._scripting import stock_method
 
 
 def _fake(x, channels_last, want_offsets, oh, ow, *window):
@@ -217,7 +220,7 @@ def max_pool2d_with_indices(
     return _max_pool("max_pool2d_with_indices", input, kernel_size, stride, padding, dilation, ceil_mode, True)
 
 
-class MaxPool2d(nn.MaxPool2d):
+class MaxPool2d(nn.MaxPool2d, metaclass=Counterpart):
     """:class:`torch.nn.MaxPool2d` on our kernels: same arguments, attributes and repr; see :func:`max_pool2d`.
 
     Example:
@@ -226,7 +229,11 @@ class MaxPool2d(nn.MaxPool2d):
         torch.Size([1, 3, 4, 4])
     """
 
-    def forward(self, input: Tensor) -> Tensor:
+    _stock_forward = stock_method(nn.MaxPool2d.forward)
+
+    def forward(self, input: Tensor):
+        if is_scripting():
+            return self._stock_forward(input)
         return max_pool2d(
             input, self.kernel_size, self.stride, self.padding, self.dilation, ceil_mode=self.ceil_mode,
             return_indices=self.return_indices,
@@ -260,6 +267,13 @@ class PoolsAtItsEnd:
         self.pool_padding = pool_padding
         self.pool_dilation = pool_dilation
         self.pool_ceil_mode = pool_ceil_mode
+
+    def _pool(self, rectified: Tensor) -> Tensor:
+        """Stock's, for TorchScript."""
+        return F.max_pool2d(
+            rectified, self.pool_kernel_size, self.pool_stride, self.pool_padding, self.pool_dilation,
+            self.pool_ceil_mode,
+        )  # fmt: skip
 
     def pool_options(self) -> dict:
         return {name: getattr(self, name) for name in POOL_OPTIONS}

@@ -3,6 +3,7 @@
 import torch.nn.functional as _stock
 from torch.nn.functional import *
 
+from .._scripting import script_as as _script_as
 from ..batch_norm_relu_max_pool2d import batch_norm_relu_max_pool2d
 from ..conv2d import conv2d, conv2d_relu
 from ..conv2d_relu_max_pool2d import conv2d_relu_max_pool2d
@@ -21,6 +22,10 @@ OURS = (
     *("linear", "linear_relu"),
     *("max_pool2d", "max_pool2d_with_indices"),
 )
+
+for _name in OURS:
+    if hasattr(_stock, _name):
+        _script_as(globals()[_name], getattr(_stock, _name))
 
 
 def __getattr__(name):

@@ -1,0 +1,31 @@
+"""torch.jit.script compiles layers and functions from their source: of ours it finds what torch.nn has for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+
+import torch
+
+_find = getattr(torch.jit._builtins, "_find_builtin", None)
+_dispatched = getattr(torch._jit_internal, "boolean_dispatched", None)
+
+
+def stock_method(function: Callable) -> Callable:
+    """A method of torch.nn under another name, ``_stock_<name>``: for TorchScript two of one name are one too many."""
+    name = f"_stock_{function.__name__.lstrip('_')}"
+    twin = FunctionType(function.__code__, function.__globals__, name, function.__defaults__, function.__closure__)
+    twin.__annotations__ = function.__annotations__
+    return twin
+
+
+def script_as(ours: Callable, stock: Callable) -> None:
+    """TorchScript compiles a call of `ours` as one of `stock`: an operator of torch's by name, or a function.
+
+    That of a function is a dispatch on a boolean argument which no call has, so that the default decides.
+    """
+    operator = _find and _find(stock)
+    if operator:
+        torch.jit._builtins._register_builtin(ours, operator)
+    elif _dispatched is not None:
+        _dispatched[ours] = {"if_true": stock, "if_false": stock, "index": 1 << 16, "arg_name": "", "default": True}
