@@ -149,12 +149,6 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
         )  # fmt: skip
     _route.note_ours(op, "max_pool2d", input)
     if gradient:
-        if convolution is not None and not return_indices:
-            from .conv2d_relu_max_pool2d import pool_of  # which is made of this module
-
-            y = pool_of(convolution, input, window, ceil_mode)
-            if y is not None:
-                return y
         function = MaxPool2dWithIndicesFunction if return_indices else MaxPool2dFunction
         return function.call(input, channels_last, oh, ow, window)
     y, offsets = pool_forward(input, channels_last, return_indices, oh, ow, *window)
