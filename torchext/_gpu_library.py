@@ -71,7 +71,7 @@ def linear_relu(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor | None:
         y = LinearReLUFunction.call(rows, w, b) if gradient else _addmm_relu(b, rows, w.t())
     except _REFUSED:
         return None
-    return y if dims == 2 else y.view(*x.shape[:-1], w.shape[0])
+    return y if dims == 2 else _aten._unsafe_view(y, (*x.shape[:-1], w.shape[0]))
 
 
 class Conv2dReLUFunction(Function):
