@@ -188,6 +188,17 @@ def test_an_edit_raises_only_where_stocks_does_and_else_changes_nothing(name, wa
             torch.testing.assert_close(ours, stock, rtol=1e-4, atol=1e-4)
 
 
+BESIDE_A_FROZEN_WEIGHT = [case for case in CASES if "conv2d" in case[0] and not case[1][1] and case[1][2]]
+
+
+@pytest.mark.parametrize("name, wanted", BESIDE_A_FROZEN_WEIGHT)
+def test_a_bias_beside_a_frozen_weight_has_a_sum_of_its_own(name, wanted, trace):
+    """Kernels make it with the weight's gradient: of an input that was not saved, whose NaNs then choose the kernel."""
+    with torchext.backend("native"), trace() as ops:
+        gradients_of(OPS[name].ours, OPS[name], wanted)
+    assert any(op.startswith("aten.sum.") for op in ops)
+
+
 @each_backend
 @each_case
 def test_gradients_of_both_orders_are_stocks(name, wanted, backend):
