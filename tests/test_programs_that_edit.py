@@ -128,12 +128,16 @@ def test_passes_in_evaluation_and_training_before_one_backward(momentum):
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
-def test_batches_of_gradients_of_a_stacked_linear(create_graph):
+@pytest.mark.parametrize("frozen", ["x", "w", None])
+@pytest.mark.parametrize("sizes", [(64, 255), (8, 16, 255)])
+def test_batches_of_gradients_of_linear_and_one_gradient_after(sizes, frozen, create_graph):
     found = []
     for functions in (F, stock_F):
         torch.manual_seed(0)
-        x, w = torch.randn(8, 16, 256, requires_grad=True), torch.randn(120, 256, requires_grad=True)
-        dy = torch.randn(3, 8, 16, 120)
+        x, w = torch.randn(sizes, requires_grad=frozen != "x"), torch.randn(120, 255, requires_grad=frozen != "w")
+        dy, leaves = torch.randn(3, *sizes[:-1], 120), [t for t in (x, w) if t.requires_grad]
         y = functions.linear(x, w)
-        found.append(torch.autograd.grad(y, (x, w), dy, is_grads_batched=True, create_graph=create_graph))
+        options = {"create_graph": create_graph, "retain_graph": True}
+        batch = torch.autograd.grad(y, leaves, dy, is_grads_batched=True, **options)
+        found.append((batch, torch.autograd.grad(y, leaves, dy[0])))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-3)

@@ -188,6 +188,15 @@ def test_an_edit_raises_only_where_stocks_does_and_else_changes_nothing(name, wa
             torch.testing.assert_close(ours, stock, rtol=1e-4, atol=1e-4)
 
 
+def test_what_stands_in_for_a_first_layers_weight_is_made_once(trace):
+    op = OPS["linear_relu"]
+    with torchext.backend("native"):
+        gradients_of(op.ours, op, (False, True, True))
+        with trace() as ops:
+            gradients_of(op.ours, op, (False, True, True))
+    assert "torchext.linear_backward.default" in ops and not any("empty_strided" in op for op in ops)
+
+
 BESIDE_A_FROZEN_WEIGHT = [case for case in CASES if "conv2d" in case[0] and not case[1][1] and case[1][2]]
 
 

