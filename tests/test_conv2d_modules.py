@@ -121,3 +121,23 @@ def test_a_convolution_is_served_with_its_max_pooling():
     x, conv, pool = torch.randn(17, 2, 9, 9), stock_nn.Conv2d(2, 4, 3), stock_nn.MaxPool2d(3, 2, 1, ceil_mode=True)
     want = pool(conv(x).relu())
     torch.testing.assert_close(nn.ConvReLUMaxPool2d.serve(conv, x, pool), want)
+
+
+KERNELS = [name for name in ("native", "simt", "triton") if name in _route.backends()]
+
+
+@pytest.mark.parametrize("pool", [None, 2])
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("w", [(6, 1, 5, 5), (4, 8, 1, 1), (4, 1, 1, 1), (16, 16, 3, 3)])
+def test_gradients_of_channels_last_filters_have_the_parameters_strides(w, last, kernel, pool):
+    """DDP compares the strides of dimensions of 1, too, and warns; there is one more copy of every such gradient."""
+    x, w = torch.randn(8, w[1], 8, 8), torch.randn(w).to(memory_format=torch.channels_last).requires_grad_()
+    x = x.to(memory_format=torch.channels_last) if last else x
+    with torchext.backend(kernel):
+        y = F.conv2d(x, w) if pool is None else F.conv2d_relu_max_pool2d(x, w, pool_kernel_size=pool)
+        y.square().sum().backward()
+    want = stock_F.conv2d(x, w) if pool is None else stock_F.max_pool2d(stock_F.conv2d(x, w).relu(), pool)
+    (want,) = torch.autograd.grad(want.square().sum(), w)
+    assert w.grad.stride() == want.stride() == w.stride()
+    torch.testing.assert_close(w.grad, want, rtol=1e-4, atol=1e-3)

@@ -1,8 +1,9 @@
 """On a GPU: cuBLASLt's product and cuDNN's convolution with bias and ReLU in their epilogue.
 
 torch has both, but no gradient of them, so stock rectifies in a pass of its own. The Functions here add the gradients,
-by the library's products. Forward moves two maps less: of a convolution of 64 channels in bfloat16 less than half the
-time. What is asked before a call is kept short: on a GPU's host each question is a hundredth of stock's call.
+by the library's products, in ops that have gradients of any order. Forward moves two maps less: of a convolution of 64
+channels in bfloat16 less than half the time. What is asked before a call is kept short: on a GPU's host each question
+is a hundredth of stock's call.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import _chains, _gpu_route
+from . import _gpu_route
 from ._conv2d_plan import out_size, pair
-from ._op import Function, recompute_backward, twice_differentiable, wants_grad
+from ._op import Function, wants_grad
 from ._route import PLAIN
+from ._saved import keep, kept
 
 _aten = torch.ops.aten
 _addmm_relu = getattr(torch, "_addmm_activation", None)
@@ -37,14 +39,12 @@ class LinearReLUFunction(Function):
     @staticmethod
     def forward(ctx, x, w, b):
         y = _addmm_relu(b, x, w.t())
-        ctx.save_for_backward(x, w, b, y)
+        keep(ctx, x, w, y)
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        x, w, b, y = ctx.saved_tensors
-        if twice_differentiable():
-            return recompute_backward(_chains.linear_relu, (x, w, b), dy, ctx.needs_input_grad)
+        x, w, y = ctx.saved_tensors
         need_dx, need_dw, need_db = ctx.needs_input_grad
         dz = _aten.threshold_backward(dy, y, 0)
         return dz @ w if need_dx else None, dz.t() @ x if need_dw else None, dz.sum(0) if need_db else None
@@ -65,24 +65,21 @@ def linear_relu(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor | None:
         y = LinearReLUFunction.call(rows, w, b) if gradient else _addmm_relu(b, rows, w.t())
     except _REFUSED:
         return None
-    return y if dims == 2 else y.view(*x.shape[:-1], w.shape[0])
+    return y if dims == 2 else _aten._unsafe_view(y, (*x.shape[:-1], w.shape[0]))
 
 
 class Conv2dReLUFunction(Function):
     @staticmethod
     def forward(ctx, x, w, b, geometry):
         y = _convolution_relu(x, w, b, *geometry)
-        ctx.save_for_backward(x, w, b, y)
+        keep(ctx, x, w, y)
         ctx.geometry = geometry
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        x, w, b, y = ctx.saved_tensors
+        x, w, y = kept(ctx, dy)
         needed = ctx.needs_input_grad[:3]
-        if twice_differentiable():
-            stock = lambda *xwb: _chains.conv2d_relu(*xwb, *ctx.geometry)
-            return *recompute_backward(stock, (x, w, b), dy, needed), None
         stride, padding, dilation, groups = ctx.geometry
         dz = _aten.threshold_backward(dy, y, 0)
         sizes = [w.shape[0]]

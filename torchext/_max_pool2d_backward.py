@@ -12,7 +12,7 @@ from ._op import Function, define, twice_differentiable
 
 _functorch_active = torch._C._are_functorch_transforms_active
 _is_batch = torch._C._functorch.is_legacy_batchedtensor  # of torch.autograd.grad(..., is_grads_batched=True)
-_DEAD = MAX_TAPS = 255  # csrc/max_pool2d.h: the offset of an output that passes no gradient, and the taps that leaves
+DEAD = MAX_TAPS = 255  # csrc/max_pool2d.h: the offset of an output that passes no gradient, and the taps that leaves
 WINDOW = "SymInt kh, SymInt kw, SymInt sh, SymInt sw, SymInt ph, SymInt pw, SymInt dh, SymInt dw"
 
 
@@ -63,7 +63,7 @@ class _Take(Function):
         ctx.save_for_backward(offsets)
         ctx.options = options
         ddy = ddx.flatten(-2).gather(-1, _places(offsets, *options)).view(offsets.shape)
-        ddy = ddy.masked_fill_(offsets == _DEAD, 0)
+        ddy = ddy.masked_fill_(offsets == DEAD, 0)
         return ddy.contiguous(memory_format=torch.channels_last) if options[0] else ddy
 
     @staticmethod
@@ -76,7 +76,7 @@ def _differentiable(function, gradient, offsets, options):
     if not (_functorch_active() or _is_batch(gradient)):
         return function.call(gradient, offsets, *options)
     _, h, w, _ = options  # and no memory format
-    places, dead = _places(offsets, *options), offsets == _DEAD
+    places, dead = _places(offsets, *options), offsets == DEAD
     maps = offsets.shape[:-2]
     if function is _Take:
         return gradient.reshape(*maps, h * w).gather(-1, places).reshape(offsets.shape).masked_fill(dead, 0)
@@ -84,9 +84,14 @@ def _differentiable(function, gradient, offsets, options):
     return dy.new_zeros(*maps, h * w).scatter_add(-1, places, dy).reshape(*maps, h, w)
 
 
+def put(dy, offsets, options):
+    """The map that was pooled, of dy where a winner was, else 0; options: its memory format, size and window."""
+    return _differentiable(_Put, dy, offsets, options)
+
+
 def pool_backward(ctx, dy):
     """dx, of a forward that saved its offsets, its memory format, the size of its maps and its window."""
     (offsets,) = ctx.saved_tensors
     if twice_differentiable():
-        return _differentiable(_Put, dy, offsets, (ctx.channels_last, *ctx.size, ctx.window))
+        return put(dy, offsets, (ctx.channels_last, *ctx.size, ctx.window))
     return _max_pool2d_backward(dy, offsets, ctx.channels_last, *ctx.size, *ctx.window)

@@ -8,7 +8,8 @@ from torch.jit import is_scripting
 from torch.nn import functional as F
 
 from . import _route
-from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
+from ._max_pool2d_backward import DEAD, put
+from ._op import Function, define, twice_differentiable, wants_grad
 from ._scripting import stock_method
 from .max_pool2d import (
     MAX_TAPS,
@@ -60,29 +61,39 @@ def _composed(
     return max_pool2d(y, pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode)
 
 
+def _differentiable(needed, dz, x, w, statistics, eps):
+    """Batch norm's gradients in torch's op, which has gradients of any order, in the dtype of the statistics."""
+    mean, var = statistics
+    w = torch.ones_like(mean) if w is None else w  # without one ATen has no second gradient of the weight's
+    dz, wide_x, w = (t.to(mean.dtype) for t in (dz, x, w))
+    given = None, None, mean, (var + eps).rsqrt(), True, eps, list(needed)
+    results = torch.ops.aten.native_batch_norm_backward(dz, wide_x, w, *given)
+    return [t if t is None else t.to(x.dtype) for t in results]
+
+
 class BatchNormReLUMaxPool2dFunction(Function):
     @staticmethod
-    def forward(ctx, x, w, b, eps, channels_last, oh, ow, window, pool):
+    def forward(ctx, x, w, b, eps, channels_last, oh, ow, window):
         y, offsets, statistics = _forward(x, w, b, eps, channels_last, oh, ow, *window)
-        ctx.save_for_backward(x, w, b, offsets, statistics)
+        need_dx, need_dw, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(x if need_dx or need_dw else None, w if need_dx else None, offsets, statistics)
         ctx.mark_non_differentiable(statistics)
-        ctx.options = eps, channels_last, window, pool
+        ctx.options = eps, channels_last, window
         return y, statistics
 
     @staticmethod
     def backward(ctx, dy, _):
-        x, w, b, offsets, statistics = ctx.saved_tensors
-        eps, channels_last, window, pool = ctx.options
-        rest = (None,) * 6
-        if twice_differentiable():
-
-            def stock(x, w, b):
-                return _composed(x, None, None, w, b, True, 0.0, eps, **dict(zip(POOL_OPTIONS, pool)))
-
-            return *recompute_backward(stock, (x, w, b), dy, ctx.needs_input_grad[:3]), *rest
+        x, w, offsets, statistics = ctx.saved_tensors
+        eps, channels_last, window = ctx.options
         need_dx, need_dw, need_db, *_ = ctx.needs_input_grad
-        dx, dw, db = _backward(dy, offsets, x, statistics, w, eps, channels_last, *window, need_dx)
-        return dx if need_dx else None, dw if need_dw else None, db if need_db else None, *rest
+        if x is None:
+            dx, dw, db = None, None, dy.masked_fill(offsets == DEAD, 0).sum((0, 2, 3))
+        elif twice_differentiable():
+            dz = put(dy, offsets, (channels_last, *x.shape[-2:], (*window, 1, 1)))
+            dx, dw, db = _differentiable((need_dx, need_dw, need_db), dz, x, w, statistics, eps)
+        else:
+            dx, dw, db = _backward(dy, offsets, x, statistics, w, eps, channels_last, *window, need_dx)
+        return dx if need_dx else None, dw if need_dw else None, db if need_db else None, *(None,) * 5
 
 
 _WANTS = (
@@ -130,8 +141,11 @@ def _plan_pool(x, kernel_size, stride, padding, dilation, ceil_mode):
 
 
 def _track(running: Tensor, batch: Tensor, momentum: float, unbias: float = 1.0) -> None:
-    """running = (1 - momentum) running + momentum batch, rounded to running's dtype once."""
-    running.copy_(batch.mul(momentum * unbias).add_(running, alpha=1 - momentum))
+    """running = (1 - momentum) running + momentum batch, rounded to running's dtype once.
+
+    Its version stays, as in stock: a pass in evaluation before this one may have saved it.
+    """
+    running.data.copy_(batch.mul(momentum * unbias).add_(running, alpha=1 - momentum))
 
 
 @_route.drop_in(_composed)
@@ -191,9 +205,7 @@ def batch_norm_relu_max_pool2d(
     oh, ow, window = plan
     channels_last = is_channels_last(input)
     if wants_grad(input, weight, bias):
-        y, statistics = BatchNormReLUMaxPool2dFunction.call(
-            input, weight, bias, eps, channels_last, oh, ow, window, pool
-        )
+        y, statistics = BatchNormReLUMaxPool2dFunction.call(input, weight, bias, eps, channels_last, oh, ow, window)
     else:
         y, _, statistics = _forward(input, weight, bias, eps, channels_last, oh, ow, *window)
     if running_mean is not None:

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from . import _chains, _gpu_library, _gpu_route, _route
 from ._conv2d_plan import LIBRARY, WANTS, few_images_are_librarys, is_single, out_size, plan
 from ._counterpart import Counterpart
-from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
+from ._op import Function, define, twice_differentiable, wants_grad
 from ._route import PLAIN
+from ._saved import keep, kept
 from ._scripting import stock_method
 
 _STOCK_IS_AS_FAST = "stock's convolution is as fast for these shapes"
@@ -55,45 +56,75 @@ _conv2d_backward = define(
 )
 
 
-def _backward(ctx, dy, x, w, y):
-    need_dx, need_dw, need_db, _ = ctx.needs_input_grad
-    dx, dw, db = _conv2d_backward(dy, x, w, y, *ctx.geometry, need_dx, need_dw, need_db)
-    return dx if need_dx else None, dw if need_dw else None, db if need_db else None, None
+def bias_gradient(dz):
+    return dz.sum((0, 2, 3))
 
 
-def recompute(ctx, stock, x, w, b, dy):
-    return *recompute_backward(stock, (x, w, b), dy, ctx.needs_input_grad[:3]), None
+def gradients(needed, op, op_arguments, w, dz):
+    """What `op` gives of the gradients `needed`. A bias's alone, or beside dx, is the sum of dz(): our kernels make it
+    with dw, and of the x that dw keeps.
+    """
+    need_dx, need_dw, need_db = needed
+    dx, dw, db = op(*op_arguments, need_dx, need_dw, need_db and need_dw)
+    if need_db and not need_dw:
+        db = bias_gradient(dz())
+    dw = _in_strides_of(w, dw) if need_dw else None
+    return dx if need_dx else None, dw, db if need_db else None
+
+
+def differentiable_gradients(needed, dz, x, w, stride, padding, dilation, groups, *_):
+    """The same in torch's ops, which have gradients of any order."""
+    need_dx, need_dw, need_db = needed
+    mask = [need_dx, need_dw, False]
+    options = None, stride, padding, dilation, False, [0, 0], groups
+    dx, dw, _ = torch.ops.aten.convolution_backward(dz, x, w, *options, mask) if need_dx or need_dw else (None,) * 3
+    return dx, dw, bias_gradient(dz) if need_db else None
+
+
+def _in_strides_of(w, dw):
+    """dw in the strides that w has where a size of 1 leaves them open, for DDP, which compares them all."""
+    strides = w.stride()
+    if dw.stride() == strides:
+        return dw
+    _, c, r, s = w.shape
+    if c > 1 and r * s > 1:
+        return dw
+    dense = w.is_contiguous() or w.is_contiguous(memory_format=torch.channels_last)
+    return dw.as_strided(w.shape, strides) if dense else dw
+
+
+def _backward(ctx, dy):
+    x, w, y = kept(ctx, dy)
+    dz = lambda: dy if y is None else torch.ops.aten.threshold_backward(dy, y, 0)
+    needed = ctx.needs_input_grad[:3]
+    if twice_differentiable():
+        return *differentiable_gradients(needed, dz(), x, w, *ctx.geometry), None
+    return *gradients(needed, _conv2d_backward, (dy, x, w, y, *ctx.geometry), w, dz), None
 
 
 class Conv2dFunction(Function):
     @staticmethod
     def forward(ctx, x, w, b, geometry):
-        ctx.save_for_backward(x, w, b)
+        keep(ctx, x, w, None)
         ctx.geometry = geometry
         return _conv2d(x, w, b, *geometry)
 
     @staticmethod
     def backward(ctx, dy):
-        x, w, b = ctx.saved_tensors
-        if twice_differentiable():
-            return recompute(ctx, lambda *xwb: F.conv2d(*xwb, *ctx.geometry[:4]), x, w, b, dy)
-        return _backward(ctx, dy, x, w, None)
+        return _backward(ctx, dy)
 
 
 class Conv2dReLUFunction(Function):
     @staticmethod
     def forward(ctx, x, w, b, geometry):
         y = conv2d_relu_forward(x, w, b, *geometry)
-        ctx.save_for_backward(x, w, b, y)
+        keep(ctx, x, w, y)
         ctx.geometry = geometry
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        x, w, b, y = ctx.saved_tensors
-        if twice_differentiable():
-            return recompute(ctx, lambda *xwb: _chains.conv2d_relu(*xwb, *ctx.geometry[:4]), x, w, b, dy)
-        return _backward(ctx, dy, x, w, y)
+        return _backward(ctx, dy)
 
 
 def _auto_plan(x, w, b, stride, *options):
@@ -170,7 +201,8 @@ def conv2d_relu(
 ) -> Tensor:
     r"""Two-dimensional convolution and ReLU in one pass. Counterpart of ``F.relu(F.conv2d(...))``.
 
-    Takes, returns and raises what :func:`conv2d` does. It saves ``input``, ``weight`` and the result.
+    Takes, returns and raises what :func:`conv2d` does. It saves the result, ``input`` for the gradient of ``weight``
+    and ``weight`` for that of ``input``.
 
     Example:
         >>> from torchext.nn import functional as F

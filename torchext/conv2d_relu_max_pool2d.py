@@ -12,17 +12,20 @@ from torch.nn import functional as F
 from . import _chains, _route
 from ._conv2d_plan import WANTS, WINOGRAD, is_single, out_size, plan
 from ._conv2d_pool_plan import is_stocks_on_gpu, pays_together, pool_plan, pooled_size, prefers_direct
+from ._max_pool2d_backward import DEAD, put
 from ._op import Function, define, twice_differentiable, wants_grad
+from ._saved import keep, kept
 from ._scripting import stock_method
 from .conv2d import (
     GEOMETRY,
     WANTED,
     conv2d_relu,
     conv2d_relu_forward,
+    differentiable_gradients,
     empty_image,
     fake_gradients,
+    gradients,
     module_arguments,
-    recompute,
 )
 from .max_pool2d import POOL_OPTIONS, PoolsAtItsEnd, is_channels_last, max_pool2d, options_of, pool_forward
 
@@ -62,48 +65,31 @@ def _stock(
 
 
 class Conv2dReLUMaxPool2dFunction(Function):
-    """`rectified`: the convolution's rectified result if it is at hand, in a tuple, where autograd does not look."""
-
     @staticmethod
-    def forward(ctx, x, w, b, geometry, pool, ceil_mode, rectified=()):
-        if geometry[4] == WINOGRAD and not rectified:
-            rectified = (conv2d_relu_forward(x, w, b, *geometry),)
-        if rectified:
-            (z,) = rectified
+    def forward(ctx, x, w, b, geometry, pool, ceil_mode):
+        if geometry[4] == WINOGRAD:
+            z = conv2d_relu_forward(x, w, b, *geometry)
             size = map(pooled_size, z.shape[2:], *pool, (ceil_mode, ceil_mode))
             y, offsets = pool_forward(z, is_channels_last(z), True, *size, *itertools.chain(*pool), 1, 1)
-            ctx.save_for_backward(x, w, b, offsets, y)  # y: these offsets do not tell what ReLU stopped
+            # DEAD where ReLU stopped it, which pooling's own do not tell: in a third of masked_fill_'s time.
+            offsets.bitwise_or_((y <= 0).view(torch.uint8).mul_(DEAD))
         else:
             y, offsets = _forward(x, w, b, *geometry[:4], *pool, ceil_mode)
-            ctx.save_for_backward(x, w, b, offsets, None)
-        ctx.options = geometry[:4], pool, ceil_mode
+        keep(ctx, x, w, offsets)
+        ctx.geometry, ctx.pool = geometry[:4], pool
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        x, w, b, offsets, y = ctx.saved_tensors
-        geometry, pool, ceil_mode = ctx.options
+        x, w, offsets = kept(ctx, dy)
+        needed, geometry, pool = ctx.needs_input_grad[:3], ctx.geometry, ctx.pool
         if twice_differentiable():
-
-            def stock(*xwb):
-                return _stock(*xwb, *geometry, **dict(zip(POOL_OPTIONS, (*pool, 1, ceil_mode))))
-
-            return *recompute(ctx, stock, x, w, b, dy), None, None, None
-        need_dx, need_dw, need_db, *_ = ctx.needs_input_grad
-        dx, dw, db = _backward(dy, offsets, y, x, w, *geometry, *pool, need_dx, need_dw, need_db)
-        return dx if need_dx else None, dw if need_dw else None, db if need_db else None, None, None, None, None
-
-
-def pool_of(convolution, rectified, window, ceil_mode):
-    """Pools the rectified result of a convolution, given by its node in autograd's graph, whose place it takes there.
-
-    None where the gradients of the two are not better made together.
-    """
-    x, w, b = convolution.saved_tensors
-    pool = tuple(window[0:2]), tuple(window[2:4]), tuple(window[4:6])
-    if window[6:] != [1, 1] or not pays_together(x, convolution.geometry, pool, rectified.shape[2:], ceil_mode):
-        return None
-    return Conv2dReLUMaxPool2dFunction.call(x, w, b, convolution.geometry, pool, ceil_mode, (rectified.detach(),))
+            size = map(out_size, x.shape[2:], w.shape[2:], *geometry[:3])
+            options = is_channels_last(offsets), *size, (*itertools.chain(*pool), 1, 1)
+            return *differentiable_gradients(needed, put(dy, offsets, options), x, w, *geometry), None, None, None
+        arguments = dy, offsets, None, x, w, *geometry, *pool
+        dz = lambda: dy.masked_fill(offsets == DEAD, 0)
+        return *gradients(needed, _backward, arguments, w, dz), None, None, None
 
 
 _WANTS = WANTS + "; and a pooling window no larger than the padded result, padded by half of it at most"
@@ -127,7 +113,8 @@ def conv2d_relu_max_pool2d(
 ) -> Tensor:
     r"""Convolution, ReLU and max-pooling in one pass. Counterpart of ``F.max_pool2d(F.relu(F.conv2d(...)), ...)``.
 
-    The map before pooling never reaches memory: backward has ``input``, ``weight`` and one byte for each result.
+    The map before pooling never reaches memory: backward has one byte for each result, ``input`` for the gradient of
+    ``weight`` and ``weight`` for that of ``input``.
     Where our direct kernel does not serve the convolution, :func:`conv2d_relu` and max-pooling run one after the other.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.jit import is_scripting
@@ -9,8 +11,9 @@ from torch.nn import functional as F
 
 from . import _C, _chains, _gpu_library, _gpu_route, _route
 from ._counterpart import Counterpart
-from ._op import Function, define, recompute_backward, twice_differentiable, wants_grad
+from ._op import Function, define, twice_differentiable, wants_grad
 from ._route import PLAIN
+from ._saved import keep, kept
 from ._scripting import stock_method
 
 
@@ -36,19 +39,24 @@ _linear_backward = define(
 
 
 _stock_linear = F.linear
+_unsafe_view = torch.ops.aten._unsafe_view.default  # to autograd no view: it lets nobody edit a view out of a Function
 
 
 def _rows(t):
-    return t.unsqueeze(0) if t.dim() == 1 else t.flatten(0, -2)
+    shape = t.shape
+    return t.reshape(math.prod(shape[:-1]), shape[-1])  # of batches of gradients autograd knows no flatten
 
 
 def _forward(op, x, w, b):
     if x.dim() == 2:
         return op(x, w, b)
-    return op(_rows(x), w, b).view(*x.shape[:-1], w.shape[0])
+    return _unsafe_view(op(_rows(x), w, b), (*x.shape[:-1], w.shape[0]))
 
 
-def _backward(ctx, dy, x, w, y):
+def _backward(ctx, dy):
+    x, w, y = kept(ctx, dy)
+    if twice_differentiable():
+        return _differentiable(ctx, dy, x, w, y)
     need_dx, need_dw, need_db = ctx.needs_input_grad
     if x.dim() == 2:
         dx, dw, db = _linear_backward(dy, x, w, y, need_dx, need_dw, need_db)
@@ -59,33 +67,35 @@ def _backward(ctx, dy, x, w, y):
     return dx if need_dx else None, dw if need_dw else None, db if need_db else None
 
 
+def _differentiable(ctx, dy, x, w, y):
+    """The same in torch's ops, which have gradients of any order."""
+    need_dx, need_dw, need_db = ctx.needs_input_grad
+    dz = dy if y is None else torch.ops.aten.threshold_backward(dy, y, 0)
+    rows = _rows(dz)
+    return dz @ w if need_dx else None, rows.t() @ _rows(x) if need_dw else None, rows.sum(0) if need_db else None
+
+
 class LinearFunction(Function):
     @staticmethod
     def forward(ctx, x, w, b):
-        ctx.save_for_backward(x, w, b)
+        keep(ctx, x, w, None)
         return _forward(_linear, x, w, b)
 
     @staticmethod
     def backward(ctx, dy):
-        x, w, b = ctx.saved_tensors
-        if twice_differentiable():
-            return recompute_backward(F.linear, (x, w, b), dy, ctx.needs_input_grad)
-        return _backward(ctx, dy, x, w, None)
+        return _backward(ctx, dy)
 
 
 class LinearReLUFunction(Function):
     @staticmethod
     def forward(ctx, x, w, b):
         y = _forward(_linear_relu, x, w, b)
-        ctx.save_for_backward(x, w, b, y)
+        keep(ctx, x, w, y)
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        x, w, b, y = ctx.saved_tensors
-        if twice_differentiable():
-            return recompute_backward(_chains.linear_relu, (x, w, b), dy, ctx.needs_input_grad)
-        return _backward(ctx, dy, x, w, y)
+        return _backward(ctx, dy)
 
 
 _WANTS = "input [..., k], weight [n, k] and bias [n] or None, of one floating dtype and one device"
@@ -186,7 +196,7 @@ def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
     r"""Affine map and ReLU in one pass, :math:`y = \max(x W^T + b, 0)`. Counterpart of ``F.relu(F.linear(...))``.
 
     Takes, returns and raises what :func:`linear` does. Backward masks the gradient and sums the bias gradient in one
-    pass; it saves ``input``, ``weight`` and the result.
+    pass; it saves the result, ``input`` for the gradient of ``weight`` and ``weight`` for that of ``input``.
 
     Example:
         >>> from torchext.nn import functional as F
