@@ -216,7 +216,8 @@ def linear_cross_entropy(
     why = _why_stock(input, linear_weight, target, linear_bias, weight, reduction, ignore_index, label_smoothing)
     if why is not None:
         return _route.stock(
-            "linear_cross_entropy", why, _WANTS, _linear_cross_entropy_stock.linear_cross_entropy, input=input, linear_weight=linear_weight, target=target,
+            "linear_cross_entropy", why, _WANTS, _linear_cross_entropy_stock.linear_cross_entropy,
+            input=input, linear_weight=linear_weight, target=target,
             linear_bias=linear_bias, weight=weight, reduction=reduction, ignore_index=ignore_index,
             label_smoothing=label_smoothing, options=options,
         )  # fmt: skip
