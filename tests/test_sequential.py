@@ -142,3 +142,49 @@ def test_compiles_whole_for_any_batch(backend, dynamic):
         want.square().sum().backward()
         for a, b in zip(model.parameters(), twin.parameters()):
             torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-2)
+
+
+class Reversed(nn.Sequential):
+    """Runs its layers from the last to the first, as a subclass may that has an order of its own."""
+
+    def __iter__(self):
+        return iter([*self._modules.values()][::-1])
+
+
+def test_a_subclass_with_an_order_of_its_own_keeps_it():
+    layers = nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(Reversed(*layers)(x), layers[0](layers[1](layers[2](x))))
+
+
+PATCHES = {
+    "a class's forward": (stock.ReLU, "forward"),
+    "a convolution's own": (stock.Conv2d, "_conv_forward"),
+    "ours": (nn.Conv2d, "_conv_forward"),
+    "what calls every module": (stock.Module, "_call_impl"),
+    "the call itself": (stock.Module, "__call__"),
+}
+
+
+@pytest.mark.parametrize("owner, name", PATCHES.values(), ids=PATCHES)
+def test_what_was_replaced_is_called(owner, name, monkeypatch):
+    x, original, seen = torch.randn(16, 1, 28, 28), getattr(owner, name), []
+
+    def replaced(self, *args, **kwargs):
+        seen.append(type(self))
+        return original(self, *args, **kwargs)
+
+    made = stock.Conv2d if owner is stock.Conv2d else nn.Conv2d
+    model = nn.Sequential(made(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2))
+    want = model(x)
+    monkeypatch.setattr(owner, name, replaced)
+    torch.testing.assert_close(model(x), want, rtol=1e-4, atol=1e-5)
+    assert any(layer is type(model[0]) or layer is stock.ReLU for layer in seen)
+
+
+def test_a_replaced_function_is_called(monkeypatch):
+    x, relu, seen = torch.randn(16, 4), stock.functional.relu, []
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
+    monkeypatch.setattr(stock.functional, "relu", lambda t, inplace=False: seen.append(1) or relu(t, inplace))
+    model(x)
+    assert seen == [1]

@@ -208,11 +208,14 @@ def layers() -> Mapping[torch.nn.Module, str]:
     return {} if _is_compiling() else LAYERS.get()
 
 
-def enter(module: torch.nn.Module) -> None:
-    """Tells explain() that `module` is served next, though it is not called."""
-    names = layers()
-    if names:
-        LAYER.set(names.get(module, LAYER.get()))
+@contextlib.contextmanager
+def serving(module: torch.nn.Module) -> Iterator[None]:
+    """Tells explain() that `module` is served within the block, though it is not called."""
+    token = LAYER.set(layers().get(module, LAYER.get()))
+    try:
+        yield
+    finally:
+        LAYER.reset(token)
 
 
 def drop_in(counterpart: Callable) -> Callable[[Callable], Callable]:

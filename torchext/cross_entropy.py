@@ -87,8 +87,8 @@ class CrossEntropyOfCopyFunction(Function):
     """From the logits themselves, which forward copies: stock keeps their log_softmax, and users may edit them.
 
     Of probabilities, whose own gradient wants the logits; of float16, where what a loss scale in dloss lifts out of the
-    subnormal range would be lost from a gradient made before; and of few logits without reduction. A compiled graph's
-    values are nobody's to edit.
+    subnormal range would be lost from a gradient made before; of few logits without reduction; and on a GPU, where
+    three launches to scale a gradient cost more than one to copy. A compiled graph's values are nobody's to edit.
     """
 
     @classmethod
@@ -129,7 +129,7 @@ class CrossEntropyFunction(Function):
     @classmethod
     def call(cls, x, target, weight, options):
         few = options[2] == NONE and x.numel() <= _FEW
-        if few or target.is_floating_point() or x.dtype is torch.float16 or _is_compiling():
+        if few or x.is_cuda or target.is_floating_point() or x.dtype is torch.float16 or _is_compiling():
             return CrossEntropyOfCopyFunction.call(x, target, weight, options)
         return super().call(x, target, weight, options)[0]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +31,8 @@ _NORM = None, BatchNormReLUMaxPool2d.serve
 _CLASSES = {_LINEAR: (nn.Linear, Linear), _CONV: (nn.Conv2d, Conv2d), _NORM: (nn.BatchNorm2d,)}
 _SERVED = {id(cls): serving for serving, classes in _CLASSES.items() for cls in classes}
 _POOLS = {id(nn.MaxPool2d), id(MaxPool2d)}
+
+_NOBODY = contextlib.nullcontext()
 
 # What runs when the layers are called one by one, and somebody may have replaced.
 _JOINED = (*itertools.chain(*_CLASSES.values()), nn.ReLU, nn.MaxPool2d, MaxPool2d)
@@ -88,22 +92,26 @@ def _together(input: Tensor, first: nn.Module, second: nn.Module | None = None, 
 def _served(layers: list[nn.Module], input: Tensor) -> Tensor:
     first = layers[0]
     with_relu, with_pool = _SERVED[id(type(first))]
-    _route.enter(first)
-    return with_relu(first, input) if len(layers) == 2 else with_pool(first, input, layers[2])
+    with _route.serving(first) if _route.layers() else _NOBODY:
+        return with_relu(first, input) if len(layers) == 2 else with_pool(first, input, layers[2])
 
 
 def _watched(module: nn.Module) -> bool:
     """Whether somebody would miss a call of `module`: a hook, a forward of its own or its class's, a compiled one."""
-    ours = 1 if _route.layers() else 0  # explain()'s
     return (
-        len(module._forward_hooks) > ours
-        or len(module._forward_pre_hooks) > ours
+        _has_hooks(module._forward_hooks)
+        or _has_hooks(module._forward_pre_hooks)
         or bool(module._backward_hooks)
         or bool(module._backward_pre_hooks)
         or "forward" in module.__dict__
         or module._compiled_call_impl is not None
         or type(module).forward is not _FORWARDS[id(type(module))]
     )
+
+
+def _has_hooks(hooks: dict[int, Callable]) -> bool:
+    """Whether it has more than explain()'s, which asks :func:`torchext._route.serving` instead."""
+    return any(getattr(hook, "__module__", None) != "torchext.explain" for hook in hooks.values()) if hooks else False
 
 
 def _watches_all() -> bool:
