@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from gpu_cases import gpu  # noqa: F401
+from torch.utils.checkpoint import checkpoint
 
 import torchext
 from torchext import _chosen, nn
@@ -117,6 +117,16 @@ def test_backward_is_of_the_forwards_backend_in_any_thread(backend, trace):
         return [op for op in ops if "torchext" in op]
 
     assert in_thread(backward) == [f"torchext.linear_backward.{backend}"]
+
+
+def test_a_default_device_and_a_checkpoint_have_ours():
+    """A mode that only makes tensors, and hooks that only drop what is saved, see no call."""
+    x = X.clone().requires_grad_()
+    with torch.device("cpu"):
+        assert served() == ["native"]
+    with torchext.record_routes() as routes:
+        checkpoint(lambda x: F.linear_relu(x, W), x, use_reentrant=False).sum().backward()
+    assert [route.backend for route in routes] == ["native"] * 2  # forward, and once more in backward
 
 
 def test_a_compiled_function_is_traced_anew_for_another_backend():

@@ -106,3 +106,20 @@ def test_an_observer_of_a_compiled_model_sees_what_it_sees_in_stock(chain, obser
     observer = OBSERVERS[observer]
     got = observed(observer, compiled, *CHAINS[chain], nn, F)
     assert_same(got, observed(observer, compiled, *CHAINS[chain], torch.nn, stock_F))
+
+
+def message_of_nan(nn):
+    """Backward's first NaN is the filter's gradient: 0 from the ReLU, times an infinite input."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(24, 32), nn.ReLU()), torch.randn(48, 24)
+    with torch.no_grad():
+        model[0].weight[:, 0] = 1
+    x[0, 0] = -float("inf")
+    with torch.autograd.detect_anomaly(check_nan=True), pytest.raises(RuntimeError) as error:
+        model(x).sum().backward()
+    return str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_anomaly_detection_names_stocks_function():
+    assert message_of_nan(nn) == message_of_nan(torch.nn) and "AddmmBackward0" in message_of_nan(nn)

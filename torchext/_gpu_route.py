@@ -3,8 +3,8 @@
 Ours take less of a GPU's time from small sizes on, but more of the host's: an autograd.Function in Python. So each kind
 of call has two sizes from which ours is never slower: `eager`, where the GPU is busy for longer than the host needs for
 our call; and `graph`, of calls captured in a CUDA graph, where the host's time does not count. Measured forward with
-backward on an H100 by bench/gpu_rows.py: bench/results/nvidia-h100-80gb-hbm3. Of cross_entropy that was before it copied
-its logits; with a copy's time added, at 2.6 TB/s, every row taken there is still the faster one, by 1.18x or more.
+backward on an H100 by bench/gpu_rows.py: bench/results/nvidia-h100-80gb-hbm3. There cross_entropy did not yet copy its
+logits: with a copy's time added, at 2.6 TB/s, every row taken is still the faster one, by 1.18x or more.
 """
 
 from __future__ import annotations
