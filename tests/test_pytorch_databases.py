@@ -34,6 +34,12 @@ FUNCTIONS += ("linear_cross_entropy",) if "linear_cross_entropy" in OP_INFOS els
 MODULES += ("LinearCrossEntropyLoss",) if "LinearCrossEntropyLoss" in MODULE_INFOS else ()
 
 
+@pytest.fixture(autouse=True, params=["native", "auto"])
+def backend(request):
+    with torchext.backend(request.param):
+        yield request.param
+
+
 def tensors(tree):
     return [t for t in torch.utils._pytree.tree_leaves(tree) if isinstance(t, torch.Tensor)]
 
@@ -74,7 +80,7 @@ def samples_of(info, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in RANDOM])
-def test_every_sample_of_the_function(name, dtype, trace):
+def test_every_sample_of_the_function(name, dtype, trace, backend):
     ours, stock = getattr(F, name), getattr(stock_F, name)
     count = native = 0
     for one, other in zip(samples_of(OP_INFOS[name], dtype), samples_of(OP_INFOS[name], dtype)):
@@ -91,19 +97,19 @@ def test_every_sample_of_the_function(name, dtype, trace):
         native += assert_agree(f"{name}{one}", got, want, routes)
         count += 1
     assert count >= 10
-    assert native >= count // 2, f"{name}: our kernel served {native} of {count} samples"
+    assert native >= count // 2 or backend == "auto", f"{name}: our kernel served {native} of {count} samples"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", RANDOM)
-def test_every_sample_of_the_dropouts(name, dtype, trace):
+def test_every_sample_of_the_dropouts(name, dtype, trace, backend):
     """Random results: kept elements are scaled exactly, dropped ones zero, and backward uses the same mask."""
     count = native = 0
     for sample in samples_of(OP_INFOS[name], dtype):
         p, training = sample.kwargs.get("p", 0.5), sample.kwargs.get("training", True)
         x = sample.input
         kwargs = sample.kwargs | {"inplace": False}
-        with torchext.backend("native"), torchext.record_routes() as routes:  # "auto" leaves small ones to stock
+        with torchext.record_routes() as routes:
             function = functools.partial(getattr(F, name), x, *sample.args, **kwargs)
             results, gradients, ops = run(function, [x], [], trace)
         (y,), (dx,) = results, gradients
@@ -115,7 +121,7 @@ def test_every_sample_of_the_dropouts(name, dtype, trace):
         assert any(r.backend == "native" for r in routes) == any(op.startswith("torchext.") for op in ops)
         native += any(op.startswith("torchext.") for op in ops)
         count += 1
-    assert count >= 4 and native >= 1
+    assert count >= 4 and (native >= 1 or backend == "auto")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -147,7 +153,7 @@ def module_runs(info, cls, dtype, training, trace):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", MODULES)
-def test_every_sample_of_the_module(name, dtype, trace):
+def test_every_sample_of_the_module(name, dtype, trace, backend):
     info = MODULE_INFOS[name]
     count = native = 0
     for training in (True, False):
@@ -158,7 +164,8 @@ def test_every_sample_of_the_module(name, dtype, trace):
             native += assert_agree(ours[0], ours[1], stock[1], ours[2])
             assert ours[3] == stock[3]
             count += 1
-    assert count >= 4 and native >= count // 2, f"{name}: our kernel served {native} of {count} samples"
+    served = native >= count // 2 or backend == "auto"
+    assert count >= 4 and served, f"{name}: our kernel served {native} of {count} samples"
 
 
 @pytest.mark.parametrize("name", MODULES)
