@@ -18,7 +18,8 @@ def unfused(x, w, b, target, weight=None, **options):
 
 def chunks(rows):
     """As LinearCrossEntropyOptions, which torch has from 2.13 on."""
-    return None if rows is None else SimpleNamespace(batch_chunk_size=rows)
+    made = getattr(torch.nn, "LinearCrossEntropyOptions", SimpleNamespace)  # new in torch 2.13
+    return None if rows is None else made(batch_chunk_size=rows)
 
 
 def both(target, weight=None, chunk=None, **options):

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import inspect
 import os
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -218,7 +219,7 @@ def serving(module: torch.nn.Module) -> Iterator[None]:
         LAYER.reset(token)
 
 
-def drop_in(counterpart: Callable) -> Callable[[Callable], Callable]:
+def drop_in(counterpart: Callable, wants: str) -> Callable[[Callable], Callable]:
     """Makes a function of ours the call of `counterpart` that was written, wherever somebody could tell them apart."""
 
     def decorate(ours: Callable) -> Callable:
@@ -233,11 +234,28 @@ def drop_in(counterpart: Callable) -> Callable[[Callable], Callable]:
                 return ours(*args, **kwargs)
             why = why or f"{first.__name__} is not a plain tensor"
             note(ours.__name__, "stock", why)
-            return counterpart(*args, **kwargs)
+            if hasattr(first, "__torch_function__"):
+                return counterpart(*args, **kwargs)
+            return _refused(ours, counterpart, wants, args, kwargs)
 
         return function
 
     return decorate
+
+
+def _refused(ours: Callable, counterpart: Callable, wants: str, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Has stock refuse what is no tensor, and names the arguments by the signature of ours."""
+    try:
+        return counterpart(*args, **kwargs)
+    except _REFUSALS as error:
+        try:
+            named = inspect.signature(ours).bind(*args, **kwargs).arguments
+        except TypeError:  # they fit neither
+            raise error from None
+        raise refusal(ours.__name__, wants, error, **named) from None
+
+
+_REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError)
 
 
 def stock(op: str, why: str, wants: str, function: Callable, **arguments: Any) -> Any:
@@ -245,7 +263,7 @@ def stock(op: str, why: str, wants: str, function: Callable, **arguments: Any) -
     note(op, "stock", why)
     try:
         return function(**arguments)
-    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
+    except _REFUSALS as error:
         raise refusal(op, wants, error, **arguments) from None
 
 

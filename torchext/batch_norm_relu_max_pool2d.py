@@ -148,7 +148,7 @@ def _track(running: Tensor, batch: Tensor, momentum: float, unbias: float = 1.0)
     running.data.copy_(batch.mul(momentum * unbias).add_(running, alpha=1 - momentum))
 
 
-@_route.drop_in(_composed)
+@_route.drop_in(_composed, _WANTS)
 def batch_norm_relu_max_pool2d(
     input: Tensor,
     running_mean: Tensor | None,

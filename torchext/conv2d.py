@@ -155,7 +155,7 @@ def _relu_on_gpu(input, weight, bias, *geometry) -> Tensor:
     return y
 
 
-@_route.drop_in(F.conv2d)
+@_route.drop_in(F.conv2d, WANTS)
 def conv2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1
 ) -> Tensor:
@@ -195,7 +195,7 @@ def conv2d(
     return _conv2d(input, weight, bias, *geometry)
 
 
-@_route.drop_in(_chains.conv2d_relu)
+@_route.drop_in(_chains.conv2d_relu, WANTS)
 def conv2d_relu(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1
 ) -> Tensor:

@@ -95,7 +95,7 @@ class Conv2dReLUMaxPool2dFunction(Function):
 _WANTS = WANTS + "; and a pooling window no larger than the padded result, padded by half of it at most"
 
 
-@_route.drop_in(_stock)
+@_route.drop_in(_stock, _WANTS)
 def conv2d_relu_max_pool2d(
     input: Tensor,
     weight: Tensor,

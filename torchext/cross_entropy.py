@@ -94,7 +94,7 @@ class CrossEntropyOfCopyFunction(Function):
     @classmethod
     def call(cls, x, target, weight, options):
         if _is_compiling():
-            return super().call(x, target, weight, options)
+            return cls.apply(x, target, weight, options)
         if target.is_floating_point() and options[1] != 0:  # stock keeps the smoothed ones
             target = target.clone()
         return super().call(x.clone(), target, weight, options)
@@ -197,7 +197,7 @@ def _why_stock(x, target, weight, ignore_index, label_smoothing, reduction) -> s
     return _gpu_route.WHY if _gpu_route.is_auto_on_gpu(x) and not _is_faster_on_gpu(x, target) else None
 
 
-@_route.drop_in(F.cross_entropy)
+@_route.drop_in(F.cross_entropy, _WANTS)
 def cross_entropy(
     input: Tensor,
     target: Tensor,

@@ -114,7 +114,7 @@ def why_stock(x: Tensor, p: float, training: bool, inplace: bool) -> str | None:
         return "no mask to draw: p is not strictly between 0 and 1"
     if x.numel() == 0:
         return "no elements"
-    if inplace and x.is_inference():
+    if inplace and not torch.compiler.is_compiling() and x.is_inference():
         return "an inference tensor in place"
     return _gpu_route.WHY if _gpu_route.is_auto_on_gpu(x) and not _is_faster_on_gpu(x) else None
 
@@ -145,7 +145,7 @@ def alpha_coefficients(p: float) -> tuple[float, float, float]:
     return scale, alpha * scale * p, alpha * scale * (p - 1)
 
 
-@_route.drop_in(F.dropout)
+@_route.drop_in(F.dropout, WANTS)
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     r"""Zeroes each element with probability p, scales the others by 1 / (1 - p). Counterpart of
     :func:`torch.nn.functional.dropout`.
@@ -182,7 +182,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     return (_in_place if inplace else _out_of_place)(input, p, 1 / (1 - p), 0.0, 0.0)
 
 
-@_route.drop_in(F.alpha_dropout)
+@_route.drop_in(F.alpha_dropout, WANTS)
 def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     r"""Dropout that keeps mean 0 and variance 1, for use with SELU. Counterpart of
     :func:`torch.nn.functional.alpha_dropout`.

@@ -47,7 +47,7 @@ def _serve(name, stock, ranks, input, p, training, inplace):
     return input.mul_(noise) if inplace else input * noise
 
 
-@_route.drop_in(F.dropout1d)
+@_route.drop_in(F.dropout1d, WANTS)
 def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     r"""Zeroes whole channels of ``[n, c, l]`` or ``[c, l]``. Counterpart of :func:`torch.nn.functional.dropout1d`.
 
@@ -61,7 +61,7 @@ def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     return _serve("dropout1d", F.dropout1d, {2: 1, 3: 2}, input, p, training, inplace)
 
 
-@_route.drop_in(F.dropout2d)
+@_route.drop_in(F.dropout2d, WANTS)
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     r"""Zeroes whole channels of ``[n, c, h, w]``. Counterpart of :func:`torch.nn.functional.dropout2d`, which serves
     other ranks too, with its warnings. See :func:`dropout1d`.
@@ -69,7 +69,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     return _serve("dropout2d", F.dropout2d, {4: 2}, input, p, training, inplace)
 
 
-@_route.drop_in(F.dropout3d)
+@_route.drop_in(F.dropout3d, WANTS)
 def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     r"""Zeroes whole channels of ``[n, c, d, h, w]`` or ``[c, d, h, w]``. Counterpart of
     :func:`torch.nn.functional.dropout3d`, which serves other ranks too, with its warnings. See :func:`dropout1d`.
@@ -77,7 +77,7 @@ def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     return _serve("dropout3d", F.dropout3d, {4: 1, 5: 2}, input, p, training, inplace)
 
 
-@_route.drop_in(F.feature_alpha_dropout)
+@_route.drop_in(F.feature_alpha_dropout, WANTS)
 def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     r"""Alpha dropout of whole channels of ``[n, c, ...]``. Counterpart of
     :func:`torch.nn.functional.feature_alpha_dropout`. ``training`` is False unless given, as in stock.

@@ -60,7 +60,7 @@ class LinearCrossEntropyAnewFunction(Function):
     def call(cls, x, w, b, target, weight, options):
         inputs = x, w, b, target, weight
         if _is_compiling():
-            return super().call(*inputs, options)
+            return cls.apply(*inputs, options)
         kept = stock_saves(x.requires_grad, w.requires_grad, target, options[1])
         return super().call(*(t if t is None or keep else t.clone() for t, keep in zip(inputs, kept)), options)
 
@@ -167,7 +167,7 @@ def _chunk(x: Tensor, w: Tensor, options: Any) -> int:
     return rows if rows < 32 else rows // 32 * 32
 
 
-@_route.drop_in(_linear_cross_entropy_stock.linear_cross_entropy)
+@_route.drop_in(_linear_cross_entropy_stock.linear_cross_entropy, _WANTS)
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,

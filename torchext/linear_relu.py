@@ -160,7 +160,7 @@ def _why_stock(x, w, b) -> str | None:
     return None
 
 
-@_route.drop_in(F.linear)
+@_route.drop_in(F.linear, _WANTS)
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     r"""Affine map, :math:`y = x W^T + b`. Counterpart of :func:`torch.nn.functional.linear`.
 
@@ -191,7 +191,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _forward(_linear, input, weight, bias)
 
 
-@_route.drop_in(_chains.linear_relu)
+@_route.drop_in(_chains.linear_relu, _WANTS)
 def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     r"""Affine map and ReLU in one pass, :math:`y = \max(x W^T + b, 0)`. Counterpart of ``F.relu(F.linear(...))``.
 

@@ -159,7 +159,7 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
     return (y, pool_indices(offsets, channels_last, shape[-1], *window)) if return_indices else y
 
 
-@_route.drop_in(F.max_pool2d)
+@_route.drop_in(F.max_pool2d, _WANTS)
 def max_pool2d(
     input: Tensor,
     kernel_size: int | tuple[int, int],
@@ -200,7 +200,7 @@ def max_pool2d(
     return _max_pool("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-@_route.drop_in(F.max_pool2d_with_indices)
+@_route.drop_in(F.max_pool2d_with_indices, _WANTS)
 def max_pool2d_with_indices(
     input: Tensor,
     kernel_size: int | tuple[int, int],
