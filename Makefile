@@ -12,8 +12,10 @@ CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -
 demo: build
 	$(BIN)/python -m torchext demo
 
+# By our kernels wherever they can serve; then the ops' matrix again as users run it, by whichever measured faster.
 test: build lint
 	$(BIN)/python -m pytest -n auto -m "not long"
+	$(BIN)/python -m pytest -n auto -m "not long" --backend auto -q
 
 # The long tests; then everything that csrc/simt runs, in 20 other orders of its threads and blocks.
 test-long: build

@@ -10,13 +10,13 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 GPU = torch.cuda.is_available()
 if not GPU:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before our Triton kernels are imported: they run on CPU tensors
 
 from gpu_cases import cudnn, gpu  # noqa: E402, F401
+from what_ran import saved_bytes, trace  # noqa: E402, F401
 
 import torchext  # noqa: E402
 from torchext import _op, _route  # noqa: E402
@@ -149,9 +149,21 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("overload", ["default", *kernels], indirect=True)
 
 
+def _is_of_auto(item):
+    """Whether it says something about the ops that "auto" serves on the CPU."""
+    stem = item.module.__name__.removeprefix("test_")
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    of_gpu = any(params.get(name) in GPU_KERNELS for name in ("isa", "overload"))
+    op = any(f"{stem}_".startswith(f"{op}_") for op in _op.OPS) or stem in ("sequential", "accelerate")
+    skipped = item.get_closest_marker("native") or item.get_closest_marker("inductor") or "compiles" in item.name
+    return op and not (of_gpu or skipped or "simt" in stem or "triton" in stem)
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Interpreted, a launch takes 10 ms: of Triton's cases the slow tools and two dtypes of four are long runs."""
+    if config.getoption("--backend") == "auto":
+        items[:] = [item for item in items if _is_of_auto(item)]
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
         slow = "gradcheck" in item.name or "opcheck" in item.name or params.get("case") in DTYPES[::3]
@@ -212,56 +224,6 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
-
-
-class _Trace(TorchDispatchMode):
-    sees_torchext = True
-
-    def __init__(self):
-        super().__init__()
-        self.ops = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.ops.append(str(function))
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.fixture
-def trace():
-    """`with trace() as ops:` lists every op the dispatcher ran, backward included: what ran, not what was asked for."""
-
-    class Traced:
-        def __enter__(self):
-            self.mode = _Trace()
-            self.mode.__enter__()
-            return self.mode.ops
-
-        def __exit__(self, *exception):
-            return self.mode.__exit__(*exception)
-
-    return Traced
-
-
-@pytest.fixture
-def saved_bytes():
-    """Counts the bytes `function(*inputs)` saves for backward beyond its inputs and results."""
-
-    def count(function, *inputs):
-        saved = {}
-        known = {t.untyped_storage().data_ptr() for t in inputs if t is not None}
-
-        def pack(t):
-            saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-            return t
-
-        pack.sees_torchext = True
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            results = function(*inputs)
-        results = results if isinstance(results, tuple) else (results,)
-        known |= {t.untyped_storage().data_ptr() for t in results}
-        return sum(size for storage, size in saved.items() if storage not in known)
-
-    return count
 
 
 @pytest.fixture

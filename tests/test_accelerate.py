@@ -76,6 +76,7 @@ def test_bad_input_is_refused():
         torchext.accelerate("model")
 
 
+@pytest.mark.native
 def test_explain_names_each_layer_and_restores_the_model():
     model = stock.Sequential(
         stock.Linear(4, 8), stock.BatchNorm1d(8), stock.ReLU(), stock.Linear(8, 2, dtype=torch.float32)

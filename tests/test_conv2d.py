@@ -227,6 +227,7 @@ def test_nan_and_infinity_go_through(case, kernel, pair, cudnn):
     torch.testing.assert_close(*results, equal_nan=True)
 
 
+@pytest.mark.native
 def test_our_kernel_ran_forward_and_backward(case, pair, trace):
     leaves = [case.leaf(5, 2, 6, 6), case.leaf(3, 2, 3, 3), case.leaf(3)]
     with trace() as ops:
@@ -263,6 +264,7 @@ def test_nothing_is_saved_beyond_inputs_and_result(kernel, pair, saved_bytes):
     assert saved_bytes(pair[0], *leaves) == 0
 
 
+@pytest.mark.native
 def test_only_the_wanted_gradients_are_computed(pair):
     x, w = torch.randn(2, 1, 6, 6), torch.randn(3, 1, 3, 3, requires_grad=True)
     y = pair[0](x, w)

@@ -145,6 +145,7 @@ def test_any_layout_of_logits_targets_and_gradient(case, shape, layout):
             torch.testing.assert_close(*gradients, **loose)
 
 
+@pytest.mark.native
 def test_loss_has_stocks_strides_and_the_gradient_those_of_the_logits():
     for shape, last in itertools.product([(4, 5, 6, 7), (4, 5, 1, 7), (2, 70, 3, 3)], (False, True)):
         x = torch.randn(shape)

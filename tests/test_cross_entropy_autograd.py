@@ -35,6 +35,7 @@ def test_gradcheck_and_gradgradcheck(isa, reduction):
             assert torch.autograd.gradgradcheck(f, inputs, fast_mode=isa == "triton")
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 4, 3), (2, 4, 3, 2), (2, 4, 0)], ids=str)
 @pytest.mark.parametrize("probable", [False, True])
@@ -111,6 +112,7 @@ def test_compiles_whole(dynamic, backend):
             torch.testing.assert_close(*(torch.autograd.grad(f.mean(), x)[0] for f in (loss, want)))
 
 
+@pytest.mark.native
 def test_our_kernel_ran_forward_and_backward(case, trace):
     with trace() as ops:
         F.cross_entropy(case.leaf(500, 40), torch.zeros(500, dtype=torch.int64)).backward()
@@ -140,6 +142,7 @@ def test_inputs_and_gradients_are_left_alone(case):
         assert all(torch.equal(a, b) for a, b in zip(before, (x, target, weight, dloss)))
 
 
+@pytest.mark.native
 def test_at_most_stocks_bytes_are_saved(saved_bytes):
     for shape in ((50, 40), (3000, 40), (2, 3, 64, 64)):
         x, target = torch.randn(shape, requires_grad=True), indices(shape)
@@ -147,6 +150,7 @@ def test_at_most_stocks_bytes_are_saved(saved_bytes):
         assert ours <= stock and ours == x.numel() * 4
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_autocast_runs_in_float32_as_stock_does(dtype):
     x, target = torch.randn(5, 4).to(dtype).requires_grad_(), torch.randint(4, (5,))
@@ -157,6 +161,7 @@ def test_autocast_runs_in_float32_as_stock_does(dtype):
     torch.testing.assert_close(*(torch.autograd.grad(f, x)[0] for f in (ours, stock)))
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("shape", [(3, 4), (3, 80), (2, 4, 5), (4,), (5000, 4)], ids=str)
 def test_an_index_out_of_range_is_named(shape):
     positions, classes = class_sizes(shape)
@@ -192,6 +197,7 @@ def test_bad_input_raises_what_stock_raises_and_names_the_arguments(bad):
         F.cross_entropy(x, target, **options)
 
 
+@pytest.mark.native
 def test_what_only_stock_takes_is_stock():
     x, target = torch.randn(2, 3, requires_grad=True), torch.tensor([0, 2])
     with torchext.record_routes() as routes:

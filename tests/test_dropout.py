@@ -195,6 +195,7 @@ def test_in_place_refuses_what_stock_refuses_before_a_byte_is_written(pair):
         assert torch.equal(x, before)
 
 
+@pytest.mark.native
 def test_only_the_seed_is_saved(pair, saved_bytes):
     x = torch.randn(500, requires_grad=True)
     assert saved_bytes(lambda x: pair[0](x, 0.5, True), x) == 8
@@ -209,6 +210,7 @@ def test_inputs_and_gradients_are_left_alone_and_backward_repeats(case, pair):
     assert torch.equal(first, second) and torch.equal(x, before[0]) and torch.equal(dy, before[1])
 
 
+@pytest.mark.native
 def test_our_kernel_ran_forward_and_backward(case, pair, trace):
     x = case.leaf(5, 4)
     with trace() as ops:

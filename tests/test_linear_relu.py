@@ -173,6 +173,7 @@ def test_nan_and_infinity_go_through(case, pair, m, k, n):
         assert torch.equal(ours.isnan(), stock.isnan()) and torch.equal(ours.isinf(), stock.isinf())
 
 
+@pytest.mark.native
 def test_our_kernel_ran_forward_and_backward(case, pair, trace):
     inputs = [case.leaf(5, 4), case.leaf(3, 4), case.leaf(3)]
     with trace() as ops:
@@ -252,6 +253,7 @@ def test_bad_input_raises_what_stock_raises_and_names_the_arguments(pair, bad):
     assert type(ours.value) is type(stock.value)
 
 
+@pytest.mark.native
 def test_routes_are_recorded():
     x, w = torch.randn(2, 3), torch.randn(4, 3)
     with torchext.record_routes() as routes:

@@ -92,6 +92,7 @@ def assert_same_as_stock(x, window, dy_layout=lambda t: t):
         torch.testing.assert_close(our_dx, exact_dx.to(x.dtype), **EXACT)
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_values_indices_gradients_and_strides_are_stocks(case, window, layout):
@@ -116,6 +117,7 @@ def test_sizes_whose_memory_format_is_ambiguous(shape, layout, window):
         assert_same_as_stock(view, window)
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 def test_no_batch(case, window):
     assert_same_as_stock(case.tensor(3, 11, 19), window)
@@ -148,6 +150,7 @@ def test_every_width(isa):
         assert_same_as_stock(torch.randn(3, 1, 4, w // 2 * 2), WINDOWS[0])
 
 
+@pytest.mark.native
 def test_many_short_rows_and_one_large_plane(case):
     large = (120, 130) if case.isa == "triton" else (300, 402)
     for shape in ((64, 3, 4, 2), (33, 2, 8, 8), (7, 6, 24, 24), (1, 1, *large)):
@@ -155,6 +158,7 @@ def test_many_short_rows_and_one_large_plane(case):
             assert_same_as_stock(case.tensor(*shape), window)
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 def test_nan_infinity_and_ties_win_as_in_stock(case, window, layout):
@@ -173,6 +177,7 @@ def test_one_nan_at_each_place(isa):
         assert_same_as_stock(LAYOUTS[layout](x), window)
 
 
+@pytest.mark.native
 def test_a_window_without_a_tap_inside_passes_no_gradient(isa):
     """Stock gives -inf and an index beyond the map, and its backward writes there; ours writes nothing."""
     for x in (torch.randn(1, 2, 4, 3), torch.randn(9, 2, 4, 3), channels_last(torch.randn(1, 2, 4, 3))):
@@ -224,6 +229,7 @@ def test_results_do_not_depend_on_the_number_of_threads(isa, threads, window):
         assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other))
 
 
+@pytest.mark.native
 def test_255_taps_are_ours(isa):
     with torchext.record_routes() as routes:
         assert_same_as_stock(torch.randn(1, 2, 20, 40), ((15, 17), 1))

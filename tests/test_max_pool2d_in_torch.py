@@ -69,6 +69,7 @@ def derivatives(pool, x, orders=3):
     return found
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("window", [(2,), (3, 2, 1), (3, 1, 1)], ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_derivatives_of_any_order_are_stocks_and_none_is_a_scattered_sum(isa, window, layout, trace):
@@ -99,6 +100,7 @@ def test_batches_of_gradients(create_graph, layout):
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.native
 def test_our_kernel_ran_forward_and_backward(case, trace):
     with trace() as ops:
         F.max_pool2d(case.leaf(2, 3, 8, 8), 2).sum().backward()
@@ -106,6 +108,7 @@ def test_our_kernel_ran_forward_and_backward(case, trace):
     assert not any(op.startswith("aten.max_pool2d") for op in ops)
 
 
+@pytest.mark.native
 def test_offsets_are_all_that_is_saved_and_only_if_wanted(saved_bytes):
     x = torch.randn(2, 4, 16, 16, requires_grad=True)
     assert saved_bytes(lambda x: F.max_pool2d(x, 2), x) == 2 * 4 * 8 * 8
