@@ -23,6 +23,7 @@ from ._cross_entropy_backward import (
     scaled,
     target_gradient,
 )
+from ._cross_entropy_plan import WHY_TINY, is_faster_on_gpu, stock_is_faster
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._route import PLAIN
 from ._scripting import stock_method
@@ -47,38 +48,8 @@ _cross_entropy = define(
     _fake,
 )
 
-# Up to so many logits stock's three calls from C++ are sooner done than one autograd.Function's: (64, 10) takes them 43
-# us, ours 58. Of 16 classes on stock's rows fill its vectors.
-_TINY, _TINY_OF_MANY_CLASSES = 1 << 10, 1 << 15
 _stock = torch._C._nn.cross_entropy_loss
-_is_grad_enabled, _is_compiling = torch.is_grad_enabled, torch.compiler.is_compiling  # 0.1 us less than by their names
-_WHY_TINY = "stock measured faster with gradient of so few logits"
-
-
-def _is_tiny_of_many(x):
-    return x.numel() <= _TINY_OF_MANY_CLASSES and x.dim() > 1 and x.shape[1] >= 16
-
-
-def _is_faster_on_gpu(x, target):
-    """Of class indices; probabilities were not measured there."""
-    size, dims = x.numel(), x.dim()
-    if _gpu_route.is_small("cross_entropy", size) or dims < 2 or target.dtype is not torch.int64:
-        return False
-    classes = x.shape[1]
-    if dims > 2:
-        kind = "cross_entropy of planes"
-    elif classes <= 512:
-        kind = "cross_entropy to 32 classes" if classes <= 32 else "cross_entropy to 512 classes"
-    else:
-        kind = "cross_entropy"
-    return _gpu_route.is_faster("cross_entropy", kind, x.dtype, size)
-
-
-def _stock_is_faster(x, target) -> bool:
-    if x.is_cuda:
-        return not _is_faster_on_gpu(x, target)
-    return x.requires_grad and (x.numel() <= _TINY or _is_tiny_of_many(x)) and _is_grad_enabled()
-
+_is_compiling = torch.compiler.is_compiling
 
 _FEW = 1 << 16  # logits whose copy costs less than the ops that scale a gradient by rows, 35 us
 
@@ -194,7 +165,7 @@ def _why_stock(x, target, weight, ignore_index, label_smoothing, reduction) -> s
         return "no classes" if classes == 0 else "a weight only stock takes"
     if type(ignore_index) is not int or not are_options(reduction, label_smoothing):
         return "options only stock takes"
-    return _gpu_route.WHY if _gpu_route.is_auto_on_gpu(x) and not _is_faster_on_gpu(x, target) else None
+    return _gpu_route.WHY if _gpu_route.is_auto_on_gpu(x) and not is_faster_on_gpu(x, target) else None
 
 
 @_route.drop_in(F.cross_entropy, _WANTS)
@@ -241,13 +212,13 @@ def cross_entropy(
         type(input) in PLAIN
         and type(target) in PLAIN
         and _route.auto()
-        and _stock_is_faster(input, target)
+        and stock_is_faster(input, target, reduction)
         and isinstance(reduction, str)
         and reduction in _REDUCTIONS
         and size_average is reduce is None
         and not _is_compiling()
     ):
-        _route.note("cross_entropy", "stock", _gpu_route.WHY if input.is_cuda else _WHY_TINY)
+        _route.note("cross_entropy", "stock", _gpu_route.WHY if input.is_cuda else WHY_TINY)
         try:
             return _stock(input, target, weight, _REDUCTIONS[reduction], ignore_index, label_smoothing)
         except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
