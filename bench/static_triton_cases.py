@@ -51,9 +51,7 @@ def conv2d_relu_max_pool2d() -> Iterator[Callable]:
             geometry = one, padding, one, 1, *pool
             dy = meta(image[0], weight[0], size, size, dtype=dtype)
             yield partial(op.conv2d_relu_max_pool2d, x, w, b, *geometry, False)
-            yield partial(
-                op.conv2d_relu_max_pool2d_backward, dy, dy.to(torch.uint8), None, x, w, *geometry, True, True, True
-            )
+            yield partial(op.conv2d_relu_max_pool2d_backward, dy, dy.to(torch.uint8), x, w, *geometry, True, True, True)
 
 
 def cross_entropy() -> Iterator[Callable]:

@@ -60,7 +60,7 @@ struct ConvGradients {
   T* dx;           // null: not wanted
   acc_t<T>* sums;  // [k * group_c * r * s + k], this range's own dw and db; null: not wanted
   const T* dy;
-  const T* y;              // masks dy; null: no mask
+  const T* y;              // masks dy, which then is not pooled; null: no mask
   const uint8_t* offsets;  // of the pooled dy; null: dy is not pooled
   const T* x;              // read for dw alone
   const acc_t<T>* packed;  // conv2d_pack_dx(), read for dx alone

@@ -17,16 +17,9 @@ struct Cuda {
   }
 
   template <typename T>
-  static void conv2d_backward(T* dx, T* dw, T* db, const T* dy, const T* y, const uint8_t* offsets, const T* x,
+  static void conv2d_backward(T* dx, T* dw, T* db, const T* dy, const T*, const uint8_t* offsets, const T* x,
                               const T* w, const ConvShape& s, const ConvPool* pool, const Tensor& like) {
     const OnDevice on(like);
-    Tensor masked = empty(like, {y ? s.n * s.k * pool->p * pool->q : 0});
-    if (y) {
-      ConvShape pooled = s;
-      pooled.p = pool->p, pooled.q = pool->q;
-      cuda::conv2d_mask<T>(ptr<T>(masked), nullptr, dy, y, pooled, nullptr, on.stream());
-      dy = ptr<T>(std::as_const(masked));
-    }
     auto sums = accumulators<T>(like, dw || db ? cuda::conv2d_relu_max_pool2d_backward_scratch_size<T>(s, *pool) : 0);
     cuda::conv2d_relu_max_pool2d_backward<T>({dx, dw, db, ptr<acc_t<T>>(sums), dy, offsets, x, w}, s, *pool,
                                              on.stream());
@@ -57,18 +50,14 @@ std::tuple<Tensor, Tensor> conv2d_relu_max_pool2d(const Tensor& x, const Tensor&
   return direct<Backend>(x, w, b, true, s, &pool);
 }
 
-// y, the result, masks dy where the offsets are max_pool2d's, which do not tell what ReLU stopped.
 template <class Backend>
-std::tuple<Tensor, Tensor, Tensor> conv2d_relu_max_pool2d_backward(const Tensor& dy, const Tensor& offsets,
-                                                                   const std::optional<Tensor>& y, const Tensor& x,
-                                                                   const Tensor& w, Ints stride, Ints padding,
-                                                                   Ints dilation, int64_t groups, Ints pool_kernel,
-                                                                   Ints pool_stride, Ints pool_padding, bool want_dx,
-                                                                   bool want_dw, bool want_db) {
+std::tuple<Tensor, Tensor, Tensor> conv2d_relu_max_pool2d_backward(
+    const Tensor& dy, const Tensor& offsets, const Tensor& x, const Tensor& w, Ints stride, Ints padding, Ints dilation,
+    int64_t groups, Ints pool_kernel, Ints pool_stride, Ints pool_padding, bool want_dx, bool want_dw, bool want_db) {
   const ConvShape s = conv_shape(x, w, stride, padding, dilation, groups);
   ConvPool pool = conv_pool(s, pool_kernel, pool_stride, pool_padding, false);
   pool.p = dy.size(2), pool.q = dy.size(3);
-  return direct_backward<Backend>(dy, x, w, y, offsets, s, &pool, want_dx, want_dw, want_db);
+  return direct_backward<Backend>(dy, x, w, std::nullopt, offsets, s, &pool, want_dx, want_dw, want_db);
 }
 
 template <class Backend>

@@ -114,13 +114,13 @@ def like(offsets: Tensor, dy: Tensor) -> Tensor:
 
 @implements("conv2d_relu_max_pool2d_backward")
 def conv2d_relu_max_pool2d_backward(
-    dy: Tensor, offsets: Tensor, y: Tensor | None, x: Tensor, w: Tensor, stride, padding, dilation, groups: int,
+    dy: Tensor, offsets: Tensor, x: Tensor, w: Tensor, stride, padding, dilation, groups: int,
     pool_kernel, pool_stride, pool_padding, want_dx: bool, want_dw: bool, want_db: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     dx, dw, db = fake_gradients(x, w, want_dx, want_dw, want_db)
     if dy.dtype == torch.float64:  # Triton 3.6 lays operands out by the narrowest load behind them: of bytes it fails
         offsets = offsets.int()
-    dy = like(offsets, dy if y is None else dy.masked_fill(y <= 0, 0))
+    dy = like(offsets, dy)
     numbers = geometry(w, stride, padding, dilation, groups, pool_kernel, pool_stride, pool_padding)
     numbers |= {"PRECISION": precision(x, "conv"), "ACC": accumulator(x)}
     sizes = *x.shape[2:], *z_size(x, w, stride, padding, dilation), *dy.shape[2:]

@@ -34,7 +34,7 @@ def run(overload, x, w, b, chosen, ceil=False, rounded=False):
     draw = torch.Generator().manual_seed(1)
     dy = torch.randn(y.shape, generator=draw) if rounded else torch.randint(-1, 2, y.shape, generator=draw)
     dy = dy.to(x.dtype)
-    return y, offsets, *backward(dy, offsets, None, x, w, *chosen, True, True, True)
+    return y, offsets, *backward(dy, offsets, x, w, *chosen, True, True, True)
 
 
 def assert_bits_of_the_cpu(x, w, b, chosen, ceil=False):
@@ -133,8 +133,8 @@ def test_each_layer_gets_its_kernels():
 def test_gradients_nobody_wants_are_not_computed(wanted):
     x, w, b = tensors((3, 2, 12, 12), (6, 2, 5, 5), torch.float32, False)
     y, offsets = ops.conv2d_relu_max_pool2d.simt(x, w, b, *options(), False)
-    every = ops.conv2d_relu_max_pool2d_backward.simt(y, offsets, None, x, w, *options(), True, True, True)
-    some = ops.conv2d_relu_max_pool2d_backward.simt(y, offsets, None, x, w, *options(), *wanted)
+    every = ops.conv2d_relu_max_pool2d_backward.simt(y, offsets, x, w, *options(), True, True, True)
+    some = ops.conv2d_relu_max_pool2d_backward.simt(y, offsets, x, w, *options(), *wanted)
     for one, other, want in zip(some, every, wanted):
         assert torch.equal(one, other) if want else one.numel() == 0
 

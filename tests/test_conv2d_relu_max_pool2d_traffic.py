@@ -28,7 +28,7 @@ class Moved:
 
         def both():
             y, offsets = ops.conv2d_relu_max_pool2d.simt(x, w, b, *options, False)
-            ops.conv2d_relu_max_pool2d_backward.simt(y, offsets, None, x, w, *options, *wanted)
+            ops.conv2d_relu_max_pool2d_backward.simt(y, offsets, x, w, *options, *wanted)
             self.results = y.numel()
 
         self.forward, *self.backward = launches(both)

@@ -39,7 +39,7 @@ def _fake(x, w, b, stride, padding, dilation, groups, pool_kernel, pool_stride, 
     return empty_image(x, w, shape), empty_image(x, w, shape, torch.uint8)
 
 
-def _fake_backward(dy, offsets, y, x, w, *options):
+def _fake_backward(dy, offsets, x, w, *options):
     return fake_gradients(x, w, *options[-3:])
 
 
@@ -50,8 +50,7 @@ _forward = define(
 )
 _backward = define(
     "conv2d_relu_max_pool2d_backward",
-    f"(Tensor dy, Tensor offsets, Tensor? y, Tensor x, Tensor w, {GEOMETRY}, {_POOL}, {WANTED})"
-    " -> (Tensor, Tensor, Tensor)",
+    f"(Tensor dy, Tensor offsets, Tensor x, Tensor w, {GEOMETRY}, {_POOL}, {WANTED}) -> (Tensor, Tensor, Tensor)",
     _fake_backward,
 )
 
@@ -87,7 +86,7 @@ class Conv2dReLUMaxPool2dFunction(Function):
             size = map(out_size, x.shape[2:], w.shape[2:], *geometry[:3])
             options = is_channels_last(offsets), *size, (*itertools.chain(*pool), 1, 1)
             return *differentiable_gradients(needed, put(dy, offsets, options), x, w, *geometry), None, None, None
-        arguments = dy, offsets, None, x, w, *geometry, *pool
+        arguments = dy, offsets, x, w, *geometry, *pool
         dz = lambda: dy.masked_fill(offsets == DEAD, 0)
         return *gradients(needed, _backward, arguments, w, dz), None, None, None
 

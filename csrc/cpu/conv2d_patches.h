@@ -46,10 +46,10 @@ inline void patch_weights(A* w, const A* packed, ConvShape s, int64_t width) {
           std::copy_n(packed, size, w + (k * s.r + r) * width + column * s.c + block_at(i, size, s.c).first);
 }
 
-// A channel's pooled results as they lie in memory. y masks dy; null: no mask.
+// A channel's pooled results as they lie in memory.
 template <typename T>
 struct PooledPlane {
-  const T *dy, *y;
+  const T* dy;
   const uint8_t* offsets;
 };
 
@@ -62,20 +62,18 @@ class PooledImages {
         s_(s),
         windows_(windows),
         dy_(s.channels_last ? images * s.k * windows : 0),
-        y_(s.channels_last && f.y ? images * s.k * windows : 0),
         offsets_(s.channels_last ? images * s.k * windows : 0) {}
 
   void read(int64_t n, int64_t images) {
     const int64_t first = n * s_.k * windows_;
-    from_ = {f_.dy + first, f_.y ? f_.y + first : nullptr, f_.offsets + first};
+    from_ = {f_.dy + first, f_.offsets + first};
     if (!s_.channels_last) return;
     apart<T>(dy_, from_.dy, images), apart<uint8_t>(offsets_, from_.offsets, images);
-    if (f_.y) apart<T>(y_, from_.y, images);
-    from_ = {dy_, f_.y ? static_cast<T*>(y_) : nullptr, offsets_};
+    from_ = {dy_, offsets_};
   }
   PooledPlane<T> plane(int64_t image, int64_t k) const {
     const int64_t first = (image * s_.k + k) * windows_;
-    return {from_.dy + first, from_.y ? from_.y + first : nullptr, from_.offsets + first};
+    return {from_.dy + first, from_.offsets + first};
   }
 
  private:
@@ -88,7 +86,7 @@ class PooledImages {
   ConvGradients<T> f_;
   ConvShape s_;
   int64_t windows_;
-  Scratch<T> dy_, y_;
+  Scratch<T> dy_;
   Scratch<uint8_t> offsets_;
   PooledPlane<T> from_;
 };
@@ -119,8 +117,7 @@ class WinnerFinder {
       const Ints<A> tap = load_bytes<L, A>(taps), row = (tap * by_kw) >> 16;
       const Ints<A> place = corners(i) + row * (down_ - kw_ * right_) + tap * right_;
       const Vec<A> dy = load(plane.dy + i, count...);
-      Ints<A> dead = tap == kDead;
-      if (plane.y) dead |= load(plane.y + i, count...) <= 0;
+      const Ints<A> dead = tap == kDead;
       const Vec<A> kept = dead ? Vec<A>{} : dy;
       const Ints<A> to = (dead ? Ints<A>{} : place) + static_cast<Int<A>>(image);
       std::memcpy(at + i, &to, sizeof to);
