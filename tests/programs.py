@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -178,7 +179,32 @@ def step_between_backwards(nn, F):
     return layer.weight.grad
 
 
+class _NoGradient(torch.autograd.Function):
+    forward = staticmethod(lambda ctx, x: x * 1)
+    backward = staticmethod(lambda ctx, dy: None)
+
+
+def parameters_without_gradient(make, *shape):
+    """Which parameters get a gradient where the model's result gets none: an optimizer decays those that do."""
+
+    def program(nn, F):
+        model = nn.Sequential(*make(nn))
+        _NoGradient.apply(model(torch.randn(shape))).sum().backward()
+        return [p.grad is None for p in model.parameters()]
+
+    return program
+
+
 WHAT_IS_SAVED = {
+    "no gradient, linear": parameters_without_gradient(lambda nn: [nn.Linear(40, 50)], 30, 40),
+    "no gradient, linear_relu": parameters_without_gradient(lambda nn: [nn.Linear(40, 50), nn.ReLU()], 30, 40),
+    "no gradient, conv2d": parameters_without_gradient(lambda nn: [nn.Conv2d(1, 6, 5)], 16, 1, 28, 28),
+    "no gradient, pooled": parameters_without_gradient(
+        lambda nn: [nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2)], 16, 1, 28, 28
+    ),
+    "no gradient, batch norm": parameters_without_gradient(
+        lambda nn: [nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)], 16, 4, 12, 12
+    ),
     "y += skip": gradient_after(lambda y: y.add_(1)),
     "y.data.mul_(0)": gradient_after(lambda y: y.data.mul_(0) is None or y),
     "dropout in place": dropout_in_place,
@@ -226,7 +252,35 @@ def nested(nn, F):
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU())(rows).is_nested
 
 
+def sliced_while_compiled(nn, F):
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    return torch.compile(lambda x: model[:2](x), backend="eager")(torch.ones(2, 4)).shape
+
+
+def made_while_compiled(nn, F):
+    def loss(x, target):
+        return nn.CrossEntropyLoss()(nn.Sequential(nn.ReLU())(x), target)
+
+    return torch.compile(loss, backend="eager")(torch.ones(2, 4), torch.zeros(2, dtype=torch.long))
+
+
+def stored_graph(nn, F):
+    graph = fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    torch.jit.script(graph)
+    return pickle.loads(pickle.dumps(graph))(torch.ones(2, 4)).shape, graph.code
+
+
+def one_image(nn, F):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2)).to(memory_format=torch.channels_last)
+    return model(torch.randn(3, 16, 16)).stride()
+
+
 TOOLS = {
+    "a slice in a compiled function": sliced_while_compiled,
+    "layers made in a compiled function": made_while_compiled,
+    "a graph that is stored": stored_graph,
+    "one image in channels_last": one_image,
+    "a sparse target": lambda nn, F: F.cross_entropy(torch.ones(3, 4), torch.eye(3, 4).to_sparse()),
     "fx.symbolic_trace": lambda nn, F: fx.symbolic_trace(nn.Sequential(nn.Conv2d(1, 2, 3)))(X).shape,
     "torch.export, any batch": exported,
     "jit.trace, another size": traced_at_another_size,

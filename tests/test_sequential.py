@@ -188,3 +188,25 @@ def test_a_replaced_function_is_called(monkeypatch):
     monkeypatch.setattr(stock.functional, "relu", lambda t, inplace=False: seen.append(1) or relu(t, inplace))
     model(x)
     assert seen == [1]
+
+
+@pytest.mark.parametrize("before", [(), (nn.Linear(4, 4),), (nn.Linear(4, 4), nn.ReLU())], ids=len)
+def test_a_layer_replaced_by_a_hook_before_it_is_replaced_in_this_pass(before):
+    replaced = len(before) + 1
+    model = nn.Sequential(*before, nn.Identity(), nn.Tanh())
+    model[len(before)].register_forward_hook(lambda *_: model.__setitem__(replaced, nn.ReLU()))
+    assert (model(torch.full((2, 4), 7.0)) == model(torch.full((2, 4), 7.0))).all() and type(model[-1]) is nn.ReLU
+
+
+def test_a_layer_appended_in_a_pass_is_an_error_as_in_stock():
+    for space in (stock, nn):
+        model = space.Sequential(space.Linear(4, 4), space.Identity(), space.Tanh())
+        model[1].register_forward_hook(lambda *_, model=model: model.append(stock.Identity()) and None)
+        with pytest.raises(RuntimeError, match=r"mutated during iteration|changed size"):
+            model(torch.ones(2, 4))
+
+
+def test_a_convolution_with_a_forward_of_its_own_keeps_it():
+    model = nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2))
+    model[0]._conv_forward = lambda x, w, b: torch.full((16, 6, 24, 24), 3.0)
+    assert (model(torch.randn(16, 1, 28, 28)) == 3).all()

@@ -72,8 +72,13 @@ def prefers_direct(x, w, p, q, stride, pooled) -> bool:
         return scratch <= 1 << 28
     if scratch > (1 << 28 if pooled else 1 << 23):
         return False
+    strided = (
+        max(stride) > 1
+    )  # 0.1 of the library's speed at (1, 4, 84, 84)->32 8x8/4, 0.9 at (32, 3, 64, 64)->16 5x5/2
+    if strided and (n < lanes // 2 or (not pooled and c > 1)):
+        return False
     if n < lanes // 2:
-        return _pays_for_few(x, w) and (r * s >= 25 or (stride[1] == 1 and 4 * q > 3 * (-q // lanes * -lanes)))
+        return _pays_for_few(x, w) and (r * s >= 25 or 4 * q > 3 * (-q // lanes * -lanes))
     if not pooled and _BF16_UNITS and x.dtype is torch.bfloat16 and k % 16 == 0 and c > 4:
         return False
     if c % 16 or k % 16 or x.dtype is torch.float64:
@@ -95,10 +100,14 @@ def _pays_for_few(x, w) -> bool:
 
 def few_images_are_librarys(x, w, stride) -> bool:
     """Of a few images in "auto" what :func:`plan` would find, found in 1 us for its 5."""
+    if type(x) not in PLAIN or type(w) not in PLAIN or not _route.auto():
+        return False
     if not x.is_cpu or x.dim() != 4 or w.dim() != 4 or x.shape[0] >= 8:
         return False
     k, c, r, _ = w.shape
-    in_blocks = c % 16 == 0 and k % 16 == 0 and r in (3, 5) and stride in (1, (1, 1))  # Winograd's, perhaps
+    if stride not in (1, (1, 1)):
+        return True
+    in_blocks = c % 16 == 0 and k % 16 == 0 and r in (3, 5)  # Winograd's, perhaps
     return not in_blocks and not _pays_for_few(x, w)
 
 

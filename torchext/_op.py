@@ -92,18 +92,30 @@ class Function(torch.autograd.Function):
         if torch.compiler.is_compiling():
             return cls.apply(*args)
         backend = _name()
-        return (_of(cls, backend) if backend in SERVED else cls)._direct(*args)
+        return _eager(cls, backend if backend in SERVED else None)._direct(*args)
 
 
 @functools.cache
-def _of(function: type[Function], backend: str) -> type[Function]:
-    """`function` whose backward is the same backend's, though a GPU's runs in a thread of autograd's own."""
+def _eager(function: type[Function], backend: str | None) -> type[Function]:
+    """`function` that makes no gradients of none, as ATen's nodes: an optimizer leaves alone what has none.
+
+    Its backward is by the same `backend` as forward, though a GPU's runs in a thread of autograd's own.
+    """
+
+    def forward(ctx, *args):
+        ctx.set_materialize_grads(False)
+        return function.forward(ctx, *args)
 
     def backward(ctx, *gradients):
+        if all(g is None for g in gradients):
+            return (None,) * len(ctx.needs_input_grad)
+        if backend is None:
+            return function.backward(ctx, *gradients)
         with _chosen.within(backend):
             return function.backward(ctx, *gradients)
 
-    return type(function.__name__, (function,), {"backward": staticmethod(backward)})
+    overrides = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return type(function.__name__, (function,), overrides)
 
 
 def wants_grad(*tensors: Tensor | None) -> bool:

@@ -108,7 +108,7 @@ def record_routes() -> Iterator[list[Choice]]:
 
     Example:
         >>> with torchext.record_routes() as routes:
-        ...     _ = torchext.nn.functional.linear_relu(torch.ones(2, 3), torch.ones(4, 3))
+        ...     _ = torchext.nn.functional.linear_relu(torch.ones(64, 256), torch.ones(120, 256))
         >>> routes[0].backend
         'native'
     """
@@ -247,7 +247,7 @@ def _refused(ours: Callable, counterpart: Callable, wants: str, args: tuple, kwa
     """Has stock refuse what is no tensor, and names the arguments by the signature of ours."""
     try:
         return counterpart(*args, **kwargs)
-    except _REFUSALS as error:
+    except REFUSALS as error:
         try:
             named = inspect.signature(ours).bind(*args, **kwargs).arguments
         except TypeError:  # they fit neither
@@ -255,7 +255,7 @@ def _refused(ours: Callable, counterpart: Callable, wants: str, args: tuple, kwa
         raise refusal(ours.__name__, wants, error, **named) from None
 
 
-_REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError)
+REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError)
 
 
 def stock(op: str, why: str, wants: str, function: Callable, **arguments: Any) -> Any:
@@ -263,7 +263,7 @@ def stock(op: str, why: str, wants: str, function: Callable, **arguments: Any) -
     note(op, "stock", why)
     try:
         return function(**arguments)
-    except _REFUSALS as error:
+    except REFUSALS as error:
         raise refusal(op, wants, error, **arguments) from None
 
 

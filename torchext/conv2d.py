@@ -12,7 +12,6 @@ from . import _chains, _gpu_library, _gpu_route, _route
 from ._conv2d_plan import LIBRARY, WANTS, few_images_are_librarys, is_single, out_size, plan
 from ._counterpart import Counterpart
 from ._op import Function, define, twice_differentiable, wants_grad
-from ._route import PLAIN
 from ._saved import keep, kept
 from ._scripting import stock_method
 
@@ -129,7 +128,7 @@ class Conv2dReLUFunction(Function):
 
 def _auto_plan(x, w, b, stride, *options):
     """The plan; in "auto" stock serves what no kernel of ours would: its own call to oneDNN has no detour."""
-    if type(x) in PLAIN and type(w) in PLAIN and _route.auto() and few_images_are_librarys(x, w, stride):
+    if few_images_are_librarys(x, w, stride):
         return _STOCK_IS_AS_FAST, None
     geometry, out = plan(x, w, b, stride, *options)
     if out is not None and geometry[4] == LIBRARY and _route.auto():
@@ -137,12 +136,12 @@ def _auto_plan(x, w, b, stride, *options):
     return geometry, out
 
 
-def _stock_on_gpu(op, stock, input, weight, bias, stride, padding, dilation, groups) -> Tensor:
-    """`_route.stock` without its keywords, which take 6 us of calls that take 30 on a GPU's host."""
-    _route.note(op, "stock", _gpu_route.WHY)
+def _at_once(op, why, stock, input, weight, bias, stride, padding, dilation, groups) -> Tensor:
+    """`_route.stock` without its keywords, which take 3 us of calls that take 10, or on a GPU's host 6 of 30."""
+    _route.note(op, "stock", why)
     try:
         return stock(input, weight, bias, stride, padding, dilation, groups)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except _route.REFUSALS as error:
         options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         raise _route.refusal(op, WANTS, error, input=input, weight=weight, bias=bias, **options) from None
 
@@ -150,7 +149,7 @@ def _stock_on_gpu(op, stock, input, weight, bias, stride, padding, dilation, gro
 def _relu_on_gpu(input, weight, bias, *geometry) -> Tensor:
     y = _gpu_library.conv2d_relu(input, weight, bias, *geometry) if isinstance(weight, Tensor) else None
     if y is None:
-        return _stock_on_gpu("conv2d_relu", _chains.conv2d_relu, input, weight, bias, *geometry)
+        return _at_once("conv2d_relu", _gpu_route.WHY, _chains.conv2d_relu, input, weight, bias, *geometry)
     _route.note("conv2d_relu", "library")
     return y
 
@@ -182,13 +181,12 @@ def conv2d(
                   [4., 4.]]]])
     """
     if _gpu_route.is_auto_on_gpu(input):
-        return _stock_on_gpu("conv2d", F.conv2d, input, weight, bias, stride, padding, dilation, groups)
+        return _at_once("conv2d", _gpu_route.WHY, F.conv2d, input, weight, bias, stride, padding, dilation, groups)
     if is_single(input, weight):
         return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
     geometry, out = _auto_plan(input, weight, bias, stride, padding, dilation, groups)
     if out is None:
-        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-        return _route.stock("conv2d", geometry, WANTS, F.conv2d, input=input, weight=weight, bias=bias, **options)
+        return _at_once("conv2d", geometry, F.conv2d, input, weight, bias, stride, padding, dilation, groups)
     _route.note_ours("conv2d", "conv2d", input)
     if wants_grad(input, weight, bias):
         return Conv2dFunction.call(input, weight, bias, geometry)
@@ -216,10 +214,8 @@ def conv2d_relu(
         return conv2d_relu(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
     geometry, out = _auto_plan(input, weight, bias, stride, padding, dilation, groups)
     if out is None:
-        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-        return _route.stock(
-            "conv2d_relu", geometry, WANTS, _chains.conv2d_relu, input=input, weight=weight, bias=bias, **options
-        )
+        stock = _chains.conv2d_relu
+        return _at_once("conv2d_relu", geometry, stock, input, weight, bias, stride, padding, dilation, groups)
     _route.note_ours("conv2d_relu", "conv2d", input)
     if wants_grad(input, weight, bias):
         return Conv2dReLUFunction.call(input, weight, bias, geometry)

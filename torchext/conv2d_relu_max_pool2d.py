@@ -10,7 +10,7 @@ from torch.jit import is_scripting
 from torch.nn import functional as F
 
 from . import _chains, _route
-from ._conv2d_plan import WANTS, WINOGRAD, is_single, out_size, plan
+from ._conv2d_plan import WANTS, WINOGRAD, few_images_are_librarys, is_single, out_size, plan
 from ._conv2d_pool_plan import is_stocks_on_gpu, pays_together, pool_plan, pooled_size, prefers_direct
 from ._max_pool2d_backward import DEAD, put
 from ._op import Function, define, twice_differentiable, wants_grad
@@ -137,8 +137,8 @@ def conv2d_relu_max_pool2d(
     if is_single(input, weight):
         options = dict(zip(POOL_OPTIONS, pool))
         args = input.unsqueeze(0), weight, bias, stride, padding, dilation, groups
-        return conv2d_relu_max_pool2d(*args, **options).squeeze(0)
-    if is_stocks_on_gpu(input, weight):
+        return conv2d_relu_max_pool2d(*args, **options).squeeze(0).contiguous()
+    if is_stocks_on_gpu(input, weight) or few_images_are_librarys(input, weight, stride):
         return max_pool2d(conv2d_relu(input, weight, bias, stride, padding, dilation, groups), *pool)
     geometry, out = plan(input, weight, bias, stride, padding, dilation, groups, pooled=True)
     windows = None if out is None else pool_plan(*pool, out)

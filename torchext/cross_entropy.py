@@ -109,7 +109,6 @@ class CrossEntropyFunction(Function):
         loss, stats = _cross_entropy(x, target, weight, *options)
         g = gradient_of_one(x, target, weight, stats, options)
         ctx.save_for_backward(g, target, weight)
-        ctx.set_materialize_grads(False)
         ctx.options = options
         return loss, g
 
@@ -149,6 +148,8 @@ def _why_stock(x, target, weight, ignore_index, label_smoothing, reduction) -> s
         return why
     if type(target) not in PLAIN or target.is_cpu is not x.is_cpu or (target.is_cuda and target.device != x.device):
         return _route._why_tensor("cross_entropy", target) or "target on another device"
+    if target.layout is not torch.strided:
+        return f"no kernel for layout {target.layout}"
     sizes, target_sizes = x.shape, target.shape
     dims = len(sizes)
     if target.dtype is torch.int64:

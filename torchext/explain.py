@@ -41,7 +41,7 @@ def explain(model: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Explanation
         TypeError: `model` is not an ``nn.Module``.
 
     Example:
-        >>> print(torchext.explain(torchext.nn.LinearReLU(4, 2), torch.ones(1, 4)))
+        >>> print(torchext.explain(torchext.nn.LinearReLU(256, 120), torch.ones(64, 256)))
         layer  op           backend  why
         -      linear_relu  native
     """

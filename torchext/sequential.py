@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ _CLASSES = {_LINEAR: (nn.Linear, Linear), _CONV: (nn.Conv2d, Conv2d), _NORM: (nn
 _SERVED = {id(cls): serving for serving, classes in _CLASSES.items() for cls in classes}
 _POOLS = {id(nn.MaxPool2d), id(MaxPool2d)}
 
-_NOBODY = contextlib.nullcontext()
+_NOBODY, _END = contextlib.nullcontext(), object()
 
 # What runs when the layers are called one by one, and somebody may have replaced.
 _JOINED = (*itertools.chain(*_CLASSES.values()), nn.ReLU, nn.MaxPool2d, MaxPool2d)
@@ -49,29 +49,35 @@ class Sequential(nn.Sequential, metaclass=Counterpart):
 
     Example:
         >>> from torchext import nn
-        >>> model = nn.Sequential(nn.Linear(4, 2), nn.ReLU())
-        >>> print(torchext.explain(model, torch.ones(1, 4)))
+        >>> model = nn.Sequential(nn.Linear(256, 120), nn.ReLU())
+        >>> print(torchext.explain(model, torch.ones(64, 256)))
         layer  op           backend  why
         0      linear_relu  native
     """
 
     _stock_forward = stock_method(nn.Sequential.forward)
 
-    def forward(self, input: Tensor):
+    def forward(self, input):
         return self._stock_forward(input) if is_scripting() else self._join(input)
 
     def _join(self, input: Tensor) -> Tensor:
         if type(self).__iter__ is not nn.Sequential.__iter__ or _watches_all():
             return super().forward(input)
-        layers, done = [*self._modules.values()], 0
         joins = type(input) not in _route.PLAIN or _gpu_route.may_join(input)
-        while done < len(layers):
-            layer = layers[done]
-            joined = id(type(layer)) in _SERVED and (joins or _has_few_taps(layer))
-            count = _together(input, *layers[done : done + 3]) if joined else 1
-            input = layer(input) if count == 1 else _served(layers[done : done + count], input)
-            done += count
+        layers, ahead = iter(self._modules.values()), []
+        while (layer := ahead.pop(0) if ahead else next(layers, _END)) is not _END:
+            may_join = id(type(layer)) in _SERVED and (joins or _has_few_taps(layer)) and not _watched(layer)
+            count = _together(input, layer, layers, ahead) if may_join else 1
+            input = layer(input) if count == 1 else _served([layer, *ahead[: count - 1]], input)
+            del ahead[: count - 1]
         return input
+
+
+def _peek(layers: Iterator[nn.Module], ahead: list[nn.Module], index: int) -> nn.Module:
+    """The layer that follows: read only when nobody's code runs before it, who could replace it in this pass."""
+    while len(ahead) <= index:
+        ahead.append(next(layers, _END))
+    return ahead[index]
 
 
 def _has_few_taps(layer: nn.Module) -> bool:
@@ -79,13 +85,16 @@ def _has_few_taps(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Conv2d) and layer.weight.shape[1:].numel() <= _gpu_route.MOST_TAPS
 
 
-def _together(input: Tensor, first: nn.Module, second: nn.Module | None = None, third: nn.Module | None = None) -> int:
-    """How many of the three one kernel serves."""
-    if type(second) is not nn.ReLU or type(input) not in _route.PLAIN or _watched(first) or _watched(second):
+def _together(input: Tensor, first: nn.Module, layers: Iterator[nn.Module], ahead: list[nn.Module]) -> int:
+    """How many layers one kernel serves, `first` among them, which nobody watches."""
+    second = _peek(layers, ahead, 0)
+    if type(second) is not nn.ReLU or type(input) not in _route.PLAIN or _watched(second):
         return 1
     with_relu, with_pool = _SERVED[id(type(first))]
-    if with_pool is not None and id(type(third)) in _POOLS and not third.return_indices and not _watched(third):
-        return 3
+    if with_pool is not None:
+        third = _peek(layers, ahead, 1)
+        if id(type(third)) in _POOLS and not third.return_indices and not _watched(third):
+            return 3
     return 1 if with_relu is None else 2
 
 
@@ -104,6 +113,7 @@ def _watched(module: nn.Module) -> bool:
         or bool(module._backward_hooks)
         or bool(module._backward_pre_hooks)
         or "forward" in module.__dict__
+        or "_conv_forward" in module.__dict__
         or module._compiled_call_impl is not None
         or type(module).forward is not _FORWARDS[id(type(module))]
     )

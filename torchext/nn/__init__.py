@@ -1,6 +1,7 @@
 """torch.nn, with our classes over it: what is not defined here is torch.nn's own."""
 
 import importlib as _importlib
+import typing as _typing
 
 import torch.nn as _stock
 from torch.nn import *
@@ -30,6 +31,12 @@ OURS = (
     *("MaxPool2d",),
     *("Sequential",),
 )
+
+
+# As stock's are, types and no strings: torch.fx writes them into the code of a graph.
+for _name in OURS:
+    _forward = globals()[_name].forward
+    _forward.__annotations__ = _typing.get_type_hints(_forward)
 
 
 def __getattr__(name):
