@@ -72,9 +72,8 @@ def prefers_direct(x, w, p, q, stride, pooled) -> bool:
         return scratch <= 1 << 28
     if scratch > (1 << 28 if pooled else 1 << 23):
         return False
-    strided = (
-        max(stride) > 1
-    )  # 0.1 of the library's speed at (1, 4, 84, 84)->32 8x8/4, 0.9 at (32, 3, 64, 64)->16 5x5/2
+    # Strided, 0.1 of the library's speed at (1, 4, 84, 84)->32 8x8/4, 0.9 at (32, 3, 64, 64)->16 5x5/2.
+    strided = max(stride) > 1
     if strided and (n < lanes // 2 or (not pooled and c > 1)):
         return False
     if n < lanes // 2:
