@@ -24,6 +24,7 @@ FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 PLAIN = (Tensor, torch.nn.Parameter)
 _STRIDED = torch.strided
+REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError)
 _is_compiling = torch.compiler.is_dynamo_compiling
 _missing: str | None = None  # why torchext._C could not be loaded
 _RECORD: ContextVar[list[Choice] | None] = ContextVar("torchext_record", default=None)
@@ -253,9 +254,6 @@ def _refused(ours: Callable, counterpart: Callable, wants: str, args: tuple, kwa
         except TypeError:  # they fit neither
             raise error from None
         raise refusal(ours.__name__, wants, error, **named) from None
-
-
-REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError)
 
 
 def stock(op: str, why: str, wants: str, function: Callable, **arguments: Any) -> Any:
