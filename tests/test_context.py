@@ -12,7 +12,7 @@ import torchext
 from torchext import _chosen, nn
 from torchext.nn import functional as F
 
-X, W = torch.randn(64, 32), torch.randn(48, 32)
+X, W = torch.randn(128, 256), torch.randn(120, 256)
 
 
 def served():
@@ -85,7 +85,7 @@ def test_a_record_holds_no_call_of_another_thread():
 
 
 def test_explain_minds_its_own_thread():
-    model, started, done = nn.Sequential(nn.Linear(32, 48), nn.ReLU()), threading.Event(), threading.Event()
+    model, started, done = nn.Sequential(nn.Linear(256, 120), nn.ReLU()), threading.Event(), threading.Event()
 
     class Waits(torch.nn.Module):
         def __init__(self):
