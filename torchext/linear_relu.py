@@ -107,9 +107,8 @@ _WANTS = "input [..., k], weight [n, k] and bias [n] or None, of one floating dt
 # AVX2, where stock is 4 to 30 times slower, 1.0 at (4, 4)->4. On Zen 4, where MKL's products are at the core's peak,
 # ours of more than 16 columns win nothing before batches of 512: the autoencoder's step is 3 % longer with them.
 _SMALL, _WIDE = 1 << 16, 16
-# With ReLU ours takes 0.97 of stock's speed at (1, 64)->64, 1.05 at (16, 32)->64; without gradient 0.86 at (32, 64)->64
-# and 0.95 at (64, 84)->64, with only two calls to save.
-_SMALL_RELU, _SMALL_RELU_ALONE = 1 << 14, 1 << 18
+# With ReLU and without gradient, with only two short calls to save, 0.86 at (32, 64)->64 and 0.95 at (64, 84)->64.
+_SMALL_RELU = 1 << 18
 _SMALL_WIDE = 1 << 23 if _C is not None and _C.cpu_is_zen4() else _SMALL
 _SMALL_HALF = 1 << 8 if _C is not None and _C.cpu_isa() == "avx2" else 1 << 17
 # With ReLU or without, one row of x is a product of a matrix and a vector, for which ours packs the matrix first: 0.4
@@ -132,7 +131,7 @@ def _stock_is_faster(x, w, relu) -> bool:
     size, dtype = x.numel(), x.dtype
     work, wide = size * columns, dtype is torch.float32 or dtype is torch.float64
     if relu:
-        small = work <= (_SMALL_RELU if wants_grad(x, w) else _SMALL_RELU_ALONE)
+        small = work <= _SMALL_RELU and not wants_grad(x, w)
     else:
         small = work <= (_SMALL_HALF if not wide else _SMALL_WIDE if columns > _WIDE else _SMALL)
     if small:
