@@ -17,7 +17,7 @@ void fake_kernel(int registers, int local) { next_registers = registers, next_lo
 long fake_launches(void) { return launched; }
 
 /* Whether memory is the host's, where no kernel may reach; else it is the device's. A tensor on "meta" has none: its
-   address is its offset, below 64 GiB, where no allocation of a 64-bit process lies. */
+   address is its offset, below 64 GiB, where no mapping of a 64-bit process lies. */
 void fake_host(int yes) { host = yes; }
 
 CUresult cuInit(unsigned flags) { return CUDA_SUCCESS; }

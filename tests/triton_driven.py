@@ -122,7 +122,7 @@ def too_many(launch):
 
 def on_the_host(launch):
     """A launcher made a tensor without saying where."""
-    seed = torch.zeros((), dtype=torch.int64)
+    seed = torch.zeros(1 << 20, dtype=torch.int64)[0]  # mapped: of a Python that is no PIE the heap lies at the bottom
     return lambda kernel, grid, x, y, _, *args, **meta: launch(kernel, grid, x, y, seed, *args, **meta)
 
 
