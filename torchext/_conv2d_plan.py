@@ -104,8 +104,9 @@ def few_images_are_librarys(x, w, stride) -> bool:
     if not x.is_cpu or x.dim() != 4 or w.dim() != 4 or x.shape[0] >= 8:
         return False
     k, c, r, _ = w.shape
-    if pair(stride) != (1, 1):
-        return pair(stride) is not None
+    strides = pair(stride)
+    if strides != (1, 1):
+        return strides is not None
     in_blocks = c % 16 == 0 and k % 16 == 0 and r in (3, 5)  # Winograd's, perhaps
     return not in_blocks and not _pays_for_few(x, w)
 

@@ -11,13 +11,11 @@ import math
 import torch
 from torch import Tensor
 
+from ._observers import is_batch, transform
 from ._op import define
 
 NONE, MEAN, SUM = 0, 1, 2
-_functorch_active = torch._C._are_functorch_transforms_active
-_is_batch = torch._C._functorch.is_legacy_batchedtensor  # of torch.autograd.grad(..., is_grads_batched=True)
 _is_compiling = torch.compiler.is_compiling
-_forward_ad = torch.autograd.forward_ad
 # Whether the backward now running leaves the graph for another one.
 keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
 
@@ -51,9 +49,7 @@ def gradient_of_one(x, target, weight, stats, options):
 
 def is_plain(dloss) -> bool:
     """Whether it is one gradient, no batch of them, and nobody differentiates along it."""
-    return type(dloss) is Tensor and not (
-        _is_batch(dloss) or _functorch_active() or _forward_ad._current_level >= 0 or _is_compiling()
-    )
+    return type(dloss) is Tensor and not (is_batch(dloss) or transform() is not None or _is_compiling())
 
 
 def scaled(gradients, dloss, factors):

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import torch
 
+from ._observers import functorch_active, is_batch
 from ._op import Function, define, twice_differentiable
 
-_functorch_active = torch._C._are_functorch_transforms_active
-_is_batch = torch._C._functorch.is_legacy_batchedtensor  # of torch.autograd.grad(..., is_grads_batched=True)
 DEAD = MAX_TAPS = 255  # csrc/max_pool2d.h: the offset of an output that passes no gradient, and the taps that leaves
 WINDOW = "SymInt kh, SymInt kw, SymInt sh, SymInt sw, SymInt ph, SymInt pw, SymInt dh, SymInt dw"
 
@@ -73,7 +72,7 @@ class _Take(Function):
 
 def _differentiable(function, gradient, offsets, options):
     """Of batches of gradients autograd follows ATen's ops alone; of those, legacy vmap knows no flatten."""
-    if not (_functorch_active() or _is_batch(gradient)):
+    if not (functorch_active() or is_batch(gradient)):
         return function.call(gradient, offsets, *options)
     _, h, w, _ = options  # and no memory format
     places, dead = _places(offsets, *options), offsets == DEAD

@@ -6,6 +6,7 @@ import torch
 from torch.utils._device import DeviceContext
 
 functorch_active = torch._C._are_functorch_transforms_active
+is_batch = torch._C._functorch.is_legacy_batchedtensor  # of torch.autograd.grad(..., is_grads_batched=True)
 _forward_ad = torch.autograd.forward_ad
 _is_tracing = torch._C._is_tracing
 _function_modes, _function_mode = torch._C._len_torch_function_stack, torch._C._get_function_stack_at

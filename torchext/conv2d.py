@@ -147,7 +147,7 @@ def _at_once(op, why, stock, input, weight, bias, stride, padding, dilation, gro
 
 
 def _relu_on_gpu(input, weight, bias, *geometry) -> Tensor:
-    y = _gpu_library.conv2d_relu(input, weight, bias, *geometry) if isinstance(weight, Tensor) else None
+    y = _gpu_library.conv2d_relu(input, weight, bias, *geometry)
     if y is None:
         return _at_once("conv2d_relu", _gpu_route.WHY, _chains.conv2d_relu, input, weight, bias, *geometry)
     _route.note("conv2d_relu", "library")
