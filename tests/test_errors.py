@@ -59,6 +59,7 @@ BAD = {
     "a quantized tensor": torch.quantize_per_tensor(torch.ones(4, 6), 0.1, 0, torch.qint8),
     "a meta tensor": torch.ones(4, 6, device="meta"),
     "a nested tensor": torch.nested.nested_tensor([torch.ones(2, 6), torch.ones(3, 6)]),
+    "nested images": torch.nested.nested_tensor([torch.ones(3, 8, 8), torch.ones(3, 9, 8)]),
     "another dtype": torch.ones(4, 6, dtype=torch.float64),
     "True": True,
 }

@@ -99,7 +99,7 @@ def _pays_for_few(x, w) -> bool:
 
 def few_images_are_librarys(x, w, stride) -> bool:
     """Of a few images in "auto" what :func:`plan` would find, found in 1 us for its 5."""
-    if type(x) not in PLAIN or type(w) not in PLAIN or not _route.auto():
+    if type(x) not in PLAIN or type(w) not in PLAIN or w.is_nested or not _route.auto():
         return False
     if not x.is_cpu or x.dim() != 4 or w.dim() != 4 or x.shape[0] >= 8:
         return False
@@ -156,10 +156,4 @@ def same_padding(padding, stride, dilation, r, s):
 
 def is_single(input, weight) -> bool:
     """One image without its batch dimension."""
-    return (
-        type(input) in PLAIN
-        and type(weight) in PLAIN
-        and not input.is_nested
-        and input.dim() == 3
-        and weight.dim() == 4
-    )
+    return type(input) in PLAIN and type(weight) in PLAIN and input.dim() == 3 and weight.dim() == 4

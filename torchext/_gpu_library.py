@@ -52,7 +52,7 @@ class LinearReLUFunction(Function):
 
 def linear_relu(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor | None:
     """relu(x w^T + b) of plain x and w; None where that is stock's."""
-    if type(b) not in PLAIN or x.is_nested or w.is_nested:
+    if type(b) not in PLAIN or w.is_nested:
         return None
     gradient, size, dims = wants_grad(w, x, b), x.numel(), x.dim()
     kind = "linear_relu with gradient" if gradient else "linear_relu"
@@ -94,7 +94,7 @@ def conv2d_relu(x: Tensor, w: Tensor, b: Tensor | None, stride, padding, dilatio
 
     In a capture cuDNN may not try its algorithms, and those of stock's convolution, which ran before, are no help.
     """
-    if type(x) not in PLAIN or type(w) not in PLAIN or type(b) not in PLAIN or x.is_nested or w.is_nested:
+    if type(x) not in PLAIN or type(w) not in PLAIN or type(b) not in PLAIN or w.is_nested:
         return None
     stride, padding = _pair(stride, 1), _pair(padding, 0)
     if stride is None or padding is None or type(groups) is not int or groups != 1 or _pair(dilation, 1) != (1, 1):

@@ -230,10 +230,12 @@ def drop_in(counterpart: Callable, wants: str) -> Callable[[Callable], Callable]
                 stocks = torch.compiler.is_exporting() or _fuses_later()
                 return (counterpart if stocks else ours)(*args, **kwargs)
             why = _observers.why_seen()
-            first = type(args[0] if args else kwargs.get("input"))
-            if why is None and first in PLAIN:
+            first = args[0] if args else kwargs.get("input")
+            if why is None and type(first) in PLAIN and not first.is_nested:
                 return ours(*args, **kwargs)
-            why = why or f"{first.__name__} is not a plain tensor"
+            why = why or (
+                "a nested tensor" if type(first) in PLAIN else f"{type(first).__name__} is not a plain tensor"
+            )
             note(ours.__name__, "stock", why)
             if hasattr(first, "__torch_function__"):
                 return counterpart(*args, **kwargs)
