@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import _gpu_route
-from ._conv2d_plan import out_size, pair
+from . import _gpu
 from ._op import Function, wants_grad
-from ._route import PLAIN
 from ._saved import keep, kept
+from ._servable import PLAIN
+from ._shapes import out_size, pair
 
 _aten = torch.ops.aten
 _addmm_relu = getattr(torch, "_addmm_activation", None)
@@ -54,15 +54,14 @@ def linear_relu(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor | None:
     """relu(x w^T + b) of plain x and w; None where that is stock's."""
     if type(b) not in PLAIN or w.is_nested:
         return None
-    gradient, size, dims = wants_grad(w, x, b), x.numel(), x.dim()
-    kind = "linear_relu with gradient" if gradient else "linear_relu"
-    if w.dim() != 2 or dims < 2 or not _gpu_route.fused_is_faster(kind, x.dtype, size * w.shape[0]):
+    dims = x.dim()
+    if w.dim() != 2 or dims < 2 or not x.numel() or b.shape != w.shape[:1]:
         return None
-    if not size or _addmm_relu is None or not _are_measured(x, w, b) or b.shape != w.shape[:1]:
+    if _addmm_relu is None or not _are_measured(x, w, b):
         return None
     rows = x if dims == 2 else x.flatten(0, -2)
     try:
-        y = LinearReLUFunction.call(rows, w, b) if gradient else _addmm_relu(b, rows, w.t())
+        y = LinearReLUFunction.call(rows, w, b) if wants_grad(x, w, b) else _addmm_relu(b, rows, w.t())
     except _REFUSED:
         return None
     return y if dims == 2 else _aten._unsafe_view(y, (*x.shape[:-1], w.shape[0]))
@@ -101,21 +100,18 @@ def conv2d_relu(x: Tensor, w: Tensor, b: Tensor | None, stride, padding, dilatio
         return None
     if x.dim() != 4 or w.dim() != 4 or b.shape != w.shape[:1] or not x.numel() or not w.numel():
         return None
-    n, c, h, width = x.shape
-    k, group_c, r, s = w.shape
+    _, c, h, width = x.shape
+    _, group_c, r, s = w.shape
     p, q = out_size(h, r, stride[0], padding[0], 1), out_size(width, s, stride[1], padding[1], 1)
     if c != group_c or p < 1 or q < 1:  # cuDNN's call checks no shape: what does not fit is stock's to refuse
         return None
-    gradient, results = wants_grad(x, w, b), n * k * p * q
-    if gradient and not _gpu_route.fused_is_faster("conv2d_relu with gradient", x.dtype, results):
-        return None
     if not _are_measured(x, w, b) or _convolution_relu is None or w.device != x.device or b.device != x.device:
         return None
-    if not _cudnn_enabled() or _cudnn_deterministic() or _deterministic() or _gpu_route.captures():
+    if not _cudnn_enabled() or _cudnn_deterministic() or _deterministic() or _gpu.captures():
         return None
     geometry = stride, padding, (1, 1), 1
     try:
-        return Conv2dReLUFunction.call(x, w, b, geometry) if gradient else _convolution_relu(x, w, b, *geometry)
+        return Conv2dReLUFunction.call(x, w, b, geometry) if wants_grad(x, w, b) else _convolution_relu(x, w, b, *geometry)
     except _REFUSED:
         return None
 

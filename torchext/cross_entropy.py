@@ -8,7 +8,8 @@ from torch.jit import is_scripting
 from torch.nn import _reduction
 from torch.nn import functional as F
 
-from . import _gpu_route, _route
+from . import _gpu
+from ._choice import MEASURED, note_ours
 from ._counterpart import Counterpart
 from ._cross_entropy_backward import (
     MEAN,
@@ -23,10 +24,12 @@ from ._cross_entropy_backward import (
     scaled,
     target_gradient,
 )
-from ._cross_entropy_plan import WHY_TINY, is_faster_on_gpu, stock_is_faster
+from ._cross_entropy_route import CPU, GPU, on_cpu, on_gpu
+from ._gate import call_stock, drop_in
 from ._op import Function, define, twice_differentiable, wants_grad
-from ._route import PLAIN
 from ._scripting import stock_method
+from ._servable import PLAIN, auto, why_not, why_stock
+from ._table import NATIVE, STOCK
 
 _REDUCTIONS = {"none": NONE, "mean": MEAN, "sum": SUM}
 
@@ -134,6 +137,8 @@ _WANTS = (
     "input [n, c, ...] or [c], target [n, ...] of int64 class indices or [n, c, ...] of class probabilities, "
     "weight [c] or None, of one floating dtype and one device, label_smoothing in [0, 1]"
 )
+_NAMES = "input", "target", "weight"
+_ALL_NAMES = *_NAMES, "size_average", "ignore_index", "reduce", "reduction", "label_smoothing"
 
 
 def are_options(reduction, label_smoothing) -> bool:
@@ -143,11 +148,11 @@ def are_options(reduction, label_smoothing) -> bool:
 
 
 def _why_stock(x, target, weight, ignore_index, label_smoothing, reduction) -> str | None:
-    why = _route.why_stock("cross_entropy", x, weight)
+    why = why_stock("cross_entropy", x, weight)
     if why is not None:
         return why
     if type(target) not in PLAIN or target.is_cpu is not x.is_cpu or (target.is_cuda and target.device != x.device):
-        return _route._why_tensor("cross_entropy", target) or "target on another device"
+        return why_not("cross_entropy", target) or "target on another device"
     if target.layout is not torch.strided:
         return f"no kernel for layout {target.layout}"
     sizes, target_sizes = x.shape, target.shape
@@ -166,10 +171,21 @@ def _why_stock(x, target, weight, ignore_index, label_smoothing, reduction) -> s
         return "no classes" if classes == 0 else "a weight only stock takes"
     if type(ignore_index) is not int or not are_options(reduction, label_smoothing):
         return "options only stock takes"
-    return _gpu_route.WHY if _gpu_route.is_auto_on_gpu(x) and not is_faster_on_gpu(x, target) else None
+    return None
 
 
-@_route.drop_in(F.cross_entropy, _WANTS)
+def _decide(x, target, reduction):
+    """The row of the table that decides on this call and its route; None and ours where it has no say."""
+    if type(x) not in PLAIN or type(target) not in PLAIN or not auto():
+        return None, NATIVE
+    if x.is_cuda:
+        place = on_gpu(x, target)
+        return (None, STOCK) if place is None else ((GPU, *place), _gpu.route(GPU, *place))
+    place = None if _is_compiling() else on_cpu(x, target, reduction, wants_grad(x, target))
+    return (None, NATIVE) if place is None else ((CPU, *place), CPU.route(*place))
+
+
+@drop_in(F.cross_entropy, _WANTS)
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -209,32 +225,21 @@ def cross_entropy(
         >>> F.cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
         tensor(0.6931)
     """
-    if (
-        type(input) in PLAIN
-        and type(target) in PLAIN
-        and _route.auto()
-        and stock_is_faster(input, target, reduction)
-        and isinstance(reduction, str)
-        and reduction in _REDUCTIONS
-        and size_average is reduce is None
-        and not _is_compiling()
-    ):
-        _route.note("cross_entropy", "stock", _gpu_route.WHY if input.is_cuda else WHY_TINY)
-        try:
-            return _stock(input, target, weight, _REDUCTIONS[reduction], ignore_index, label_smoothing)
-        except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
-            raise _route.refusal("cross_entropy", _WANTS, error, input=input, target=target, weight=weight) from None
+    decided, route = _decide(input, target, reduction)
+    plain = isinstance(reduction, str) and reduction in _REDUCTIONS and size_average is reduce is None
+    if route == STOCK and plain and not _is_compiling():
+        options = weight, _REDUCTIONS[reduction], ignore_index, label_smoothing
+        return call_stock("cross_entropy", MEASURED, _WANTS, _stock, _NAMES, input, target, *options, decided=decided)
     if size_average is not None or reduce is not None:
         reduction = _reduction.legacy_get_string(size_average, reduce)
     if torch.is_autocast_enabled("cuda" if isinstance(input, Tensor) and input.is_cuda else "cpu"):
         input, target, weight = _float32(input), _float32(target), _float32(weight)
     why = _why_stock(input, target, weight, ignore_index, label_smoothing, reduction)
-    if why is not None:
-        return _route.stock(
-            "cross_entropy", why, _WANTS, F.cross_entropy, input=input, target=target, weight=weight,
-            ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing,
-        )  # fmt: skip
-    _route.note_ours("cross_entropy", "cross_entropy", input)
+    if why is not None or route == STOCK:
+        named = weight, None, ignore_index, None, reduction, label_smoothing
+        why, stock = why or MEASURED, F.cross_entropy
+        return call_stock("cross_entropy", why, _WANTS, stock, _ALL_NAMES, input, target, *named, decided=decided)
+    note_ours("cross_entropy", "cross_entropy", input, decided)
     options = ignore_index, label_smoothing, _REDUCTIONS[reduction]
     try:
         if wants_grad(input, target):

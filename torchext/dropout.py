@@ -9,10 +9,15 @@ from torch import Tensor, nn
 from torch.jit import is_scripting
 from torch.nn import functional as F
 
-from . import _gpu_route, _route
+from . import _gpu
+from ._choice import MEASURED, note_ours
 from ._counterpart import Counterpart
+from ._dropout_route import CPU, GPU, on_cpu, on_gpu
+from ._gate import call_stock, drop_in
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._scripting import stock_method
+from ._servable import PLAIN, auto, why_stock
+from ._table import NATIVE, STOCK
 
 
 def empty_result(x, fill):
@@ -31,7 +36,7 @@ def _fake_(x, seed, p, scale, shift, fill):
 
 _OPTIONS = "Tensor seed, float p, float scale, float shift, float fill"
 # kept: x * scale + shift; dropped: x * 0 + fill. What is kept depends on seed, p and the place in the result's memory.
-_dropout = define("dropout", f"(Tensor x, {_OPTIONS}) -> Tensor", _fake)
+dropped = define("dropout", f"(Tensor x, {_OPTIONS}) -> Tensor", _fake)
 _dropout_ = define("dropout_", f"(Tensor(a!) x, {_OPTIONS}) -> ()", _fake_)
 
 
@@ -45,7 +50,7 @@ class DropoutFunction(Function):
 
     @staticmethod
     def forward(ctx, x, seed, p, scale, shift, fill):
-        y = _dropout(x, seed, p, scale, shift, fill)
+        y = dropped(x, seed, p, scale, shift, fill)
         ctx.save_for_backward(seed)
         ctx.p, ctx.scale, ctx.stride = p, scale, y.stride()
         return y
@@ -55,10 +60,10 @@ class DropoutFunction(Function):
         (seed,) = ctx.saved_tensors
         if twice_differentiable():
             ones = torch.empty_strided(dy.shape, ctx.stride, dtype=dy.dtype, device=dy.device).fill_(1)
-            return dy * _dropout(ones, seed, ctx.p, ctx.scale, 0.0, 0.0), None, None, None, None, None
+            return dy * dropped(ones, seed, ctx.p, ctx.scale, 0.0, 0.0), None, None, None, None, None
         if dy.stride() != ctx.stride:
             dy = dy.new_empty_strided(dy.shape, ctx.stride).copy_(dy)
-        return _dropout(dy, seed, ctx.p, ctx.scale, 0.0, 0.0), None, None, None, None, None
+        return dropped(dy, seed, ctx.p, ctx.scale, 0.0, 0.0), None, None, None, None, None
 
 
 class DropoutInPlaceFunction(DropoutFunction):
@@ -95,19 +100,19 @@ def _in_place(x, p, scale, shift, fill):
 def _out_of_place(x, p, scale, shift, fill):
     if wants_grad(x):
         return DropoutFunction.call(x, draw_seed(x), p, scale, shift, fill)
-    return _dropout(x, draw_seed(x), p, scale, shift, fill)
+    return dropped(x, draw_seed(x), p, scale, shift, fill)
 
 
 WANTS = "input of a floating dtype and p between 0 and 1"
-SMALL = 1536  # draws: stock takes 5 to 12 ns for each, p near 0.1 or 0.5, but has no autograd.Function (15 us) to call
-NOT_TRAINING, FASTER = "not training: the input itself", f"stock is the faster one below {SMALL} draws"
+NAMES = "input", "p", "training", "inplace"
+NOT_TRAINING = "not training: the input itself"
 
 
-def why_stock(x: Tensor, p: float, training: bool, inplace: bool) -> str | None:
+def why_stocks(x: Tensor, p: float, training: bool, inplace: bool) -> str | None:
     """Why a call in training is stock's; None if our kernel can serve it."""
     if type(training) is not bool or type(inplace) is not bool:
         return "flags only stock takes"
-    why = _route.why_stock("dropout", x)
+    why = why_stock("dropout", x)
     if why is not None:
         return why
     if not isinstance(p, float) or not 0.0 < p < 1.0:
@@ -116,26 +121,39 @@ def why_stock(x: Tensor, p: float, training: bool, inplace: bool) -> str | None:
         return "no elements"
     if inplace and not torch.compiler.is_compiling() and x.is_inference():
         return "an inference tensor in place"
-    return _gpu_route.WHY if _gpu_route.is_auto_on_gpu(x) and not _is_faster_on_gpu(x) else None
+    return None
 
 
-def _is_faster_on_gpu(x) -> bool:
-    return _gpu_route.is_faster("dropout", "dropout", x.dtype, x.numel())
-
-
-def _is_small(x) -> bool:
-    if type(x) is not Tensor or torch.compiler.is_compiling() or not _route.auto():
-        return False
+def decide(x: Tensor, draws: int, channels: bool):
+    """The row of the table that decides on this call and its route; None and ours where it has no say."""
+    if type(x) not in PLAIN or not auto():
+        return None, NATIVE
     if x.is_cuda:
-        return not _is_faster_on_gpu(x)
-    return x.requires_grad and x.numel() < SMALL and torch.is_grad_enabled()
+        place = on_gpu(x, draws, channels)
+        return (None, STOCK) if place is None else ((GPU, *place), _gpu.route(GPU, *place))
+    place = None if torch.compiler.is_compiling() else on_cpu(x, draws, channels, wants_grad(x))
+    return (None, NATIVE) if place is None else ((CPU, *place), CPU.route(*place))
 
 
-def why_small(x, training) -> str:
-    """Why what :func:`_is_small` found, or evaluation, is stock's."""
+def _quick(x, p, training, inplace):
+    """torch.dropout where F.dropout has nothing to look at, or itself."""
+    plain = type(x) is Tensor and not inplace and 0.0 <= p <= 1.0
+    return torch.dropout(x, p, training) if plain else F.dropout(x, p, training, inplace)
+
+
+def _serve(op, stock, input, p, training, inplace, coefficients):
     if training is False:
-        return NOT_TRAINING
-    return _gpu_route.WHY if x.is_cuda else FASTER
+        return call_stock(op, NOT_TRAINING, WANTS, stock, NAMES, input, p, training, inplace)
+    decided, route = decide(input, input.numel(), False)
+    why = MEASURED if route == STOCK else why_stocks(input, p, training, inplace)
+    if why is not None:
+        return call_stock(op, why, WANTS, stock, NAMES, input, p, training, inplace, decided=decided)
+    note_ours(op, "dropout", input, decided)
+    return (_in_place if inplace else _out_of_place)(input, p, *coefficients(p))
+
+
+def _coefficients(p: float) -> tuple[float, float, float]:
+    return 1 / (1 - p), 0.0, 0.0
 
 
 def alpha_coefficients(p: float) -> tuple[float, float, float]:
@@ -145,7 +163,7 @@ def alpha_coefficients(p: float) -> tuple[float, float, float]:
     return scale, alpha * scale * p, alpha * scale * (p - 1)
 
 
-@_route.drop_in(F.dropout, WANTS)
+@drop_in(F.dropout, WANTS)
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     r"""Zeroes each element with probability p, scales the others by 1 / (1 - p). Counterpart of
     :func:`torch.nn.functional.dropout`.
@@ -171,18 +189,10 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         >>> set(F.dropout(torch.ones(1000), p=0.5).tolist()) == {0.0, 2.0}
         True
     """
-    if training is False or _is_small(input):
-        _route.note("dropout", "stock", why_small(input, training))
-        plain = type(input) is Tensor and not inplace and 0.0 <= p <= 1.0  # what F.dropout would look at first
-        return torch.dropout(input, p, training) if plain else F.dropout(input, p, training, inplace)
-    why = why_stock(input, p, training, inplace)
-    if why is not None:
-        return _route.stock("dropout", why, WANTS, F.dropout, input=input, p=p, training=training, inplace=inplace)
-    _route.note_ours("dropout", "dropout", input)
-    return (_in_place if inplace else _out_of_place)(input, p, 1 / (1 - p), 0.0, 0.0)
+    return _serve("dropout", _quick, input, p, training, inplace, _coefficients)
 
 
-@_route.drop_in(F.alpha_dropout, WANTS)
+@drop_in(F.alpha_dropout, WANTS)
 def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     r"""Dropout that keeps mean 0 and variance 1, for use with SELU. Counterpart of
     :func:`torch.nn.functional.alpha_dropout`.
@@ -195,15 +205,7 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
         >>> abs(y.mean().item()) < 0.02 and abs(y.std().item() - 1) < 0.02
         True
     """
-    if training is False or _is_small(input):
-        _route.note("alpha_dropout", "stock", why_small(input, training))
-        return F.alpha_dropout(input, p, training, inplace)
-    why = why_stock(input, p, training, inplace)
-    if why is not None:
-        arguments = {"input": input, "p": p, "training": training, "inplace": inplace}
-        return _route.stock("alpha_dropout", why, WANTS, F.alpha_dropout, **arguments)
-    _route.note_ours("alpha_dropout", "dropout", input)
-    return (_in_place if inplace else _out_of_place)(input, p, *alpha_coefficients(p))
+    return _serve("alpha_dropout", F.alpha_dropout, input, p, training, inplace, alpha_coefficients)
 
 
 class Dropout(nn.Dropout, metaclass=Counterpart):

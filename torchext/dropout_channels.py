@@ -7,10 +7,12 @@ from torch import Tensor, nn
 from torch.jit import is_scripting
 from torch.nn import functional as F
 
-from . import _gpu_route, _route
+from ._choice import MEASURED, note_ours
 from ._counterpart import Counterpart
+from ._gate import call_stock, drop_in
 from ._scripting import stock_method
-from .dropout import SMALL, WANTS, _dropout, alpha_coefficients, draw_seed, why_small, why_stock
+from ._table import STOCK
+from .dropout import NAMES, NOT_TRAINING, WANTS, alpha_coefficients, decide, draw_seed, dropped, why_stocks
 
 
 def _channels(x, leading):
@@ -18,36 +20,42 @@ def _channels(x, leading):
     return x.new_ones(x.shape[:leading] + (1,) * (x.dim() - leading))
 
 
-def _is_small(x, leading) -> bool:
-    if not leading or not _route.auto() or torch.compiler.is_compiling():
-        return False
-    if x.is_cuda:  # not measured there
-        return True
-    shape = x.shape
-    return (shape[0] if leading == 1 else shape[0] * shape[1]) < SMALL
+def _decide(x, leading):
+    sizes = x.shape
+    if not leading:
+        return None, None
+    return decide(x, sizes[0] if leading == 1 else sizes[0] * sizes[1], True)
 
 
-def _why_stock(x, p, leading, training, inplace) -> str | None:
-    if _gpu_route.is_auto_on_gpu(x):
-        return _gpu_route.WHY
-    return why_stock(x, p, training, inplace) or (None if leading else "a rank on which stock warns or raises")
-
-
-def _serve(name, stock, ranks, input, p, training, inplace):
-    """`ranks` maps the ranks of input that are ours to the number of dimensions that have each a draw of their own."""
-    leading = ranks.get(input.dim())
-    if training is False or _is_small(input, leading):
-        _route.note(name, "stock", why_small(input, training))
-        return stock(input, p, training, inplace)
-    why = _why_stock(input, p, leading, training, inplace)
+def _serve(op, stock, leading, noisy, input, p, training, inplace):
+    """`leading` dimensions of the input have each a draw of their own; None where its rank is not ours."""
+    if training is False:
+        return call_stock(op, NOT_TRAINING, WANTS, stock, NAMES, input, p, training, inplace)
+    decided, route = _decide(input, leading)
+    why = MEASURED if route == STOCK else why_stocks(input, p, training, inplace)
+    if why is None and not leading:
+        why = "a rank on which stock warns or raises"
     if why is not None:
-        return _route.stock(name, why, WANTS, stock, input=input, p=p, training=training, inplace=inplace)
-    _route.note_ours(name, "dropout", input)
-    noise = _dropout(_channels(input, leading), draw_seed(input), p, 1 / (1 - p), 0.0, 0.0)
-    return input.mul_(noise) if inplace else input * noise
+        return call_stock(op, why, WANTS, stock, NAMES, input, p, training, inplace, decided=decided)
+    note_ours(op, "dropout", input, decided)
+    return noisy(input, _channels(input, leading), p, inplace)
 
 
-@_route.drop_in(F.dropout1d, WANTS)
+def _scaled(x, ones, p, inplace):
+    noise = dropped(ones, draw_seed(x), p, 1 / (1 - p), 0.0, 0.0)
+    return x.mul_(noise) if inplace else x * noise
+
+
+def _shifted(x, ones, p, inplace):
+    """Alpha dropout."""
+    scale, shift, fill = alpha_coefficients(p)
+    seed = draw_seed(x)
+    noise = dropped(ones, seed, p, scale, 0.0, 0.0)
+    offset = dropped(ones, seed, p, 0.0, shift, fill)
+    return (x.mul_(noise) if inplace else x * noise).add_(offset)
+
+
+@drop_in(F.dropout1d, WANTS)
 def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     r"""Zeroes whole channels of ``[n, c, l]`` or ``[c, l]``. Counterpart of :func:`torch.nn.functional.dropout1d`.
 
@@ -58,44 +66,32 @@ def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
         >>> (F.dropout1d(torch.ones(2, 3, 4)).std(-1) == 0).all().item()
         True
     """
-    return _serve("dropout1d", F.dropout1d, {2: 1, 3: 2}, input, p, training, inplace)
+    return _serve("dropout1d", F.dropout1d, {2: 1, 3: 2}.get(input.dim()), _scaled, input, p, training, inplace)
 
 
-@_route.drop_in(F.dropout2d, WANTS)
+@drop_in(F.dropout2d, WANTS)
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     r"""Zeroes whole channels of ``[n, c, h, w]``. Counterpart of :func:`torch.nn.functional.dropout2d`, which serves
     other ranks too, with its warnings. See :func:`dropout1d`.
     """
-    return _serve("dropout2d", F.dropout2d, {4: 2}, input, p, training, inplace)
+    return _serve("dropout2d", F.dropout2d, {4: 2}.get(input.dim()), _scaled, input, p, training, inplace)
 
 
-@_route.drop_in(F.dropout3d, WANTS)
+@drop_in(F.dropout3d, WANTS)
 def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     r"""Zeroes whole channels of ``[n, c, d, h, w]`` or ``[c, d, h, w]``. Counterpart of
     :func:`torch.nn.functional.dropout3d`, which serves other ranks too, with its warnings. See :func:`dropout1d`.
     """
-    return _serve("dropout3d", F.dropout3d, {4: 1, 5: 2}, input, p, training, inplace)
+    return _serve("dropout3d", F.dropout3d, {4: 1, 5: 2}.get(input.dim()), _scaled, input, p, training, inplace)
 
 
-@_route.drop_in(F.feature_alpha_dropout, WANTS)
+@drop_in(F.feature_alpha_dropout, WANTS)
 def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     r"""Alpha dropout of whole channels of ``[n, c, ...]``. Counterpart of
     :func:`torch.nn.functional.feature_alpha_dropout`. ``training`` is False unless given, as in stock.
     """
     leading = 2 if input.dim() >= 2 else None
-    if training is False or _is_small(input, leading):
-        _route.note("feature_alpha_dropout", "stock", why_small(input, training))
-        return F.feature_alpha_dropout(input, p, training, inplace)
-    why = _why_stock(input, p, leading, training, inplace)
-    if why is not None:
-        arguments = {"input": input, "p": p, "training": training, "inplace": inplace}
-        return _route.stock("feature_alpha_dropout", why, WANTS, F.feature_alpha_dropout, **arguments)
-    _route.note_ours("feature_alpha_dropout", "dropout", input)
-    scale, shift, fill = alpha_coefficients(p)
-    ones, seed = _channels(input, 2), draw_seed(input)
-    noise = _dropout(ones, seed, p, scale, 0.0, 0.0)
-    offset = _dropout(ones, seed, p, 0.0, shift, fill)
-    return (input.mul_(noise) if inplace else input * noise).add_(offset)
+    return _serve("feature_alpha_dropout", F.feature_alpha_dropout, leading, _shifted, input, p, training, inplace)
 
 
 class Dropout1d(nn.Dropout1d, metaclass=Counterpart):

@@ -9,19 +9,23 @@ from torch import Tensor, nn
 from torch.jit import is_scripting
 from torch.nn import functional as F
 
-from . import _C, _chains, _gpu_library, _gpu_route, _route
+from . import _chains, _gpu, _gpu_library
+from ._choice import MEASURED, note, note_ours
 from ._counterpart import Counterpart
+from ._gate import call_stock, drop_in
+from ._linear_relu_route import CPU, GPU, LIBRARYS_PRODUCT, OUR_PRODUCT, on_cpu, on_gpu
 from ._op import Function, define, twice_differentiable, wants_grad
-from ._route import PLAIN
 from ._saved import keep, kept
 from ._scripting import stock_method
+from ._servable import PLAIN, auto, why_stock
+from ._table import LIBRARY, NATIVE, STOCK
 
 
-def _fake(x, w, b):
+def _fake(x, w, b, algorithm):
     return x.new_empty(x.shape[0], w.shape[0])
 
 
-def _fake_backward(dy, x, w, y, want_dx, want_dw, want_db):
+def _fake_backward(dy, x, w, y, algorithm, want_dx, want_dw, want_db):
     return (
         x.new_empty(x.shape if want_dx else 0),
         x.new_empty(w.shape if want_dw else 0),
@@ -29,16 +33,16 @@ def _fake_backward(dy, x, w, y, want_dx, want_dw, want_db):
     )
 
 
-_linear = define("linear", "(Tensor x, Tensor w, Tensor? b) -> Tensor", _fake)
-_linear_relu = define("linear_relu", "(Tensor x, Tensor w, Tensor? b) -> Tensor", _fake)
+_linear = define("linear", "(Tensor x, Tensor w, Tensor? b, int algorithm) -> Tensor", _fake)
+_linear_relu = define("linear_relu", "(Tensor x, Tensor w, Tensor? b, int algorithm) -> Tensor", _fake)
 _linear_backward = define(
     "linear_backward",
-    "(Tensor dy, Tensor x, Tensor w, Tensor? y, bool want_dx, bool want_dw, bool want_db) -> (Tensor, Tensor, Tensor)",
+    "(Tensor dy, Tensor x, Tensor w, Tensor? y, int algorithm, bool want_dx, bool want_dw, bool want_db)"
+    " -> (Tensor, Tensor, Tensor)",
     _fake_backward,
 )
 
 
-_stock_linear = F.linear
 _unsafe_view = torch.ops.aten._unsafe_view.default  # to autograd no view: it lets nobody edit a view out of a Function
 
 
@@ -47,29 +51,29 @@ def _rows(t):
     return t.reshape(math.prod(shape[:-1]), shape[-1])  # of batches of gradients autograd knows no flatten
 
 
-def _forward(op, x, w, b):
+def _forward(op, x, w, b, algorithm):
     if x.dim() == 2:
-        return op(x, w, b)
-    return _unsafe_view(op(_rows(x), w, b), (*x.shape[:-1], w.shape[0]))
+        return op(x, w, b, algorithm)
+    return _unsafe_view(op(_rows(x), w, b, algorithm), (*x.shape[:-1], w.shape[0]))
 
 
 def _backward(ctx, dy):
     x, w, y = kept(ctx, dy)
     if twice_differentiable():
         return _differentiable(ctx, dy, x, w, y)
-    need_dx, need_dw, need_db = ctx.needs_input_grad
+    need_dx, need_dw, need_db, _ = ctx.needs_input_grad
     if x.dim() == 2:
-        dx, dw, db = _linear_backward(dy, x, w, y, need_dx, need_dw, need_db)
+        dx, dw, db = _linear_backward(dy, x, w, y, ctx.algorithm, need_dx, need_dw, need_db)
     else:
         y = y if y is None else _rows(y)
-        dx, dw, db = _linear_backward(_rows(dy), _rows(x), w, y, need_dx, need_dw, need_db)
+        dx, dw, db = _linear_backward(_rows(dy), _rows(x), w, y, ctx.algorithm, need_dx, need_dw, need_db)
         dx = dx.view(x.shape) if need_dx else dx
     return dx if need_dx else None, dw if need_dw else None, db if need_db else None
 
 
 def _differentiable(ctx, dy, x, w, y):
     """The same in torch's ops, which have gradients of any order."""
-    need_dx, need_dw, need_db = ctx.needs_input_grad
+    need_dx, need_dw, need_db, _ = ctx.needs_input_grad
     dz = dy if y is None else torch.ops.aten.threshold_backward(dy, y, 0)
     rows = _rows(dz)
     return dz @ w if need_dx else None, rows.t() @ _rows(x) if need_dw else None, rows.sum(0) if need_db else None
@@ -77,85 +81,44 @@ def _differentiable(ctx, dy, x, w, y):
 
 class LinearFunction(Function):
     @staticmethod
-    def forward(ctx, x, w, b):
+    def forward(ctx, x, w, b, algorithm):
         keep(ctx, x, w, None)
-        return _forward(_linear, x, w, b)
+        ctx.algorithm = algorithm
+        return _forward(_linear, x, w, b, algorithm)
 
     @staticmethod
     def backward(ctx, dy):
-        return _backward(ctx, dy)
+        return *_backward(ctx, dy), None
 
 
 class LinearReLUFunction(Function):
     @staticmethod
-    def forward(ctx, x, w, b):
-        y = _forward(_linear_relu, x, w, b)
+    def forward(ctx, x, w, b, algorithm):
+        y = _forward(_linear_relu, x, w, b, algorithm)
         keep(ctx, x, w, y)
+        ctx.algorithm = algorithm
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        return _backward(ctx, dy)
+        return *_backward(ctx, dy), None
+
+
+# A function's name, whether it rectifies, stock's call, our op and its Function.
+_PLAIN = "linear", 0, F.linear, _linear, LinearFunction
+_RECTIFIED = "linear_relu", 1, _chains.linear_relu, _linear_relu, LinearReLUFunction
 
 
 _WANTS = "input [..., k], weight [n, k] and bias [n] or None, of one floating dtype and one device"
-
-
-# Without ReLU there is nothing to fuse: up to so many multiply-adds stock's single C++ call is the faster one, forward
-# and backward. Ours takes 0.91 of stock's speed at (4, 4)->4, 1.01 at (64, 84)->10; but one small layer of ours amid
-# stock's finds no code of its own in the caches and takes 60 us for stock's 12, at (64, 64)->12. Of 16-bit types with
-# AVX2, where stock is 4 to 30 times slower, 1.0 at (4, 4)->4. On Zen 4, where MKL's products are at the core's peak,
-# ours of more than 16 columns win nothing before batches of 512: the autoencoder's step is 3 % longer with them.
-_SMALL, _WIDE = 1 << 16, 16
-# With ReLU and without gradient, with only two short calls to save, 0.86 at (32, 64)->64 and 0.95 at (64, 84)->64.
-_SMALL_RELU = 1 << 18
-_SMALL_WIDE = 1 << 23 if _C is not None and _C.cpu_is_zen4() else _SMALL
-_SMALL_HALF = 1 << 8 if _C is not None and _C.cpu_isa() == "avx2" else 1 << 17
-# With ReLU or without, one row of x is a product of a matrix and a vector, for which ours packs the matrix first: 0.4
-# at (1, 1024)->1024, 1.6 from two rows on. And in 16 bits with AVX-512 a large product is the library's, which stock
-# calls without a detour: 0.95 at (100, 784)->500.
-_SMALL_MATRIX = 1 << 14
-_LARGE_HALF = 1 << 21 if _C is not None and _C.cpu_isa() == "avx512" else 1 << 62
-_WHY_STOCK = "stock measured faster at this size"
-
-
-def _stock_is_faster(x, w, relu) -> bool:
-    if type(x) not in PLAIN or type(w) not in PLAIN or not _route.auto():
-        return False
-    if x.is_cuda:
-        return True
-    shape = w.shape
-    if len(shape) != 2:
-        return False
-    columns, depth = shape
-    size, dtype = x.numel(), x.dtype
-    work, wide = size * columns, dtype is torch.float32 or dtype is torch.float64
-    if relu:
-        small = work <= _SMALL_RELU and not wants_grad(x, w)
-    else:
-        small = work <= (_SMALL_HALF if not wide else _SMALL_WIDE if columns > _WIDE else _SMALL)
-    if small:
-        return True
-    return (size == depth and depth * columns > _SMALL_MATRIX) or (not wide and work > _LARGE_HALF)
-
-
-def _at_once(op, stock, input, weight, bias) -> Tensor:
-    """`_route.stock` without its keywords, which take 1 us of calls that take 50."""
-    _route.note(op, "stock", _gpu_route.WHY if input.is_cuda else _WHY_STOCK)
-    try:
-        return stock(input, weight, bias)
-    except RuntimeError as error:
-        raise _route.refusal(op, _WANTS, error, input=input, weight=weight, bias=bias) from None
+_NAMES = "input", "weight", "bias"
 
 
 def _why_stock(x, w, b) -> str | None:
-    why = _route.why_stock("linear_relu", x, w, b)
+    why = why_stock("linear_relu", x, w, b)
     if why is not None:
         return why
     if torch.is_autocast_enabled("cpu" if x.is_cpu else "cuda"):
         return "under autocast"
-    if not x.is_cpu and _route.auto():
-        return _gpu_route.WHY
     if w is None:
         return "arguments only stock takes"
     x_shape, w_shape = x.shape, w.shape
@@ -166,7 +129,44 @@ def _why_stock(x, w, b) -> str | None:
     return None
 
 
-@_route.drop_in(F.linear, _WANTS)
+def _serve(kind, x, w, b) -> Tensor:
+    op, relu, stock, forward, function = kind
+    gradient = type(w) in PLAIN and wants_grad(x, w)
+    if type(w) in PLAIN and x.is_cuda and auto():
+        return _serve_gpu(kind, x, w, b, gradient)
+    place = on_cpu(x, w, relu, gradient) if type(w) in PLAIN else None
+    route = NATIVE if place is None else CPU.route(*place)
+    decided = None if place is None else (CPU, *place)
+    if route == STOCK and auto():
+        return call_stock(op, MEASURED, _WANTS, stock, _NAMES, x, w, b, decided=decided)
+    why = _why_stock(x, w, b)
+    if why is not None:
+        return call_stock(op, why, _WANTS, stock, _NAMES, x, w, b)
+    note_ours(op, "linear_relu", x, decided)
+    algorithm = LIBRARYS_PRODUCT if route == LIBRARY else OUR_PRODUCT
+    if gradient or wants_grad(b):
+        return function.call(x, w, b, algorithm)
+    return _forward(forward, x, w, b, algorithm)
+
+
+def _serve_gpu(kind, x, w, b, gradient) -> Tensor:
+    """What "auto" takes on a GPU."""
+    op, relu, stock, forward, function = kind
+    place = on_gpu(x, w, relu, gradient)
+    route = STOCK if place is None else _gpu.route(GPU, *place)
+    decided = None if place is None else (GPU, *place)
+    if route == LIBRARY:
+        y = _gpu_library.linear_relu(x, w, b)
+        if y is not None:
+            note(op, "library", decided=decided)
+            return y
+    if route in (STOCK, LIBRARY) or _why_stock(x, w, b) is not None:
+        return call_stock(op, MEASURED, _WANTS, stock, _NAMES, x, w, b, decided=decided)
+    note_ours(op, "linear_relu", x, decided)
+    return function.call(x, w, b, OUR_PRODUCT) if gradient or wants_grad(b) else _forward(forward, x, w, b, OUR_PRODUCT)
+
+
+@drop_in(F.linear, _WANTS)
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     r"""Affine map, :math:`y = x W^T + b`. Counterpart of :func:`torch.nn.functional.linear`.
 
@@ -186,18 +186,10 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         >>> F.linear(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -1.0]]))
         tensor([[-1.]])
     """
-    if _stock_is_faster(input, weight, relu=False):
-        return _at_once("linear", _stock_linear, input, weight, bias)
-    why = _why_stock(input, weight, bias)
-    if why is not None:
-        return _route.stock("linear", why, _WANTS, F.linear, input=input, weight=weight, bias=bias)
-    _route.note_ours("linear", "linear_relu", input)
-    if wants_grad(input, weight, bias):
-        return LinearFunction.call(input, weight, bias)
-    return _forward(_linear, input, weight, bias)
+    return _serve(_PLAIN, input, weight, bias)
 
 
-@_route.drop_in(_chains.linear_relu, _WANTS)
+@drop_in(_chains.linear_relu, _WANTS)
 def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     r"""Affine map and ReLU in one pass, :math:`y = \max(x W^T + b, 0)`. Counterpart of ``F.relu(F.linear(...))``.
 
@@ -209,20 +201,7 @@ def linear_relu(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
         >>> F.linear_relu(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -1.0], [1.0, 1.0]]))
         tensor([[0., 3.]])
     """
-    if _stock_is_faster(input, weight, relu=True):
-        if input.is_cuda:
-            y = _gpu_library.linear_relu(input, weight, bias)
-            if y is not None:
-                _route.note("linear_relu", "library")
-                return y
-        return _at_once("linear_relu", _chains.linear_relu, input, weight, bias)
-    why = _why_stock(input, weight, bias)
-    if why is not None:
-        return _route.stock("linear_relu", why, _WANTS, _chains.linear_relu, input=input, weight=weight, bias=bias)
-    _route.note_ours("linear_relu", "linear_relu", input)
-    if wants_grad(input, weight, bias):
-        return LinearReLUFunction.call(input, weight, bias)
-    return _forward(_linear_relu, input, weight, bias)
+    return _serve(_RECTIFIED, input, weight, bias)
 
 
 class Linear(nn.Linear, metaclass=Counterpart):

@@ -1,0 +1,53 @@
+"""Routes of linear and linear_relu: what their speed depends on."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from . import _gpu, _op
+from ._table import (
+    DTYPE,
+    FLOATS,
+    LIBRARY,
+    NATIVE,
+    NO_YES,
+    STOCK,
+    THREADS,
+    TRITON,
+    Family,
+    several_threads,
+)
+
+LIBRARYS_PRODUCT, OUR_PRODUCT = range(2)  # the algorithms of csrc/linear_relu.h, on the CPU
+
+_FEW = 16  # columns that one vector holds
+CPU = Family(
+    "linear_relu", "cpu", STOCK, (STOCK, LIBRARY, NATIVE), "multiply-adds",
+    relu=NO_YES, dtype=FLOATS, gradient=NO_YES, columns=(f"to {_FEW}", "more"), rows=("one", "several"),
+    threads=THREADS,
+)  # fmt: skip
+GPU = Family(
+    "linear_relu", "cuda", STOCK, (STOCK, LIBRARY, NATIVE, TRITON), "multiply-adds",
+    relu=NO_YES, serving=_gpu.SERVING, bytes=_gpu.BYTES, gradient=NO_YES, captured=NO_YES,
+)  # fmt: skip
+
+
+def on_cpu(x: Tensor, w: Tensor, relu: bool, gradient: bool) -> tuple[int, int] | None:
+    """The row and the size of a product on the CPU; None where there is none."""
+    shape, dtype = w.shape, DTYPE.get(x.dtype)
+    if len(shape) != 2 or dtype is None:
+        return None
+    columns, depth = shape
+    elements = x.numel()
+    wide, several = 1 if columns > _FEW else 0, 1 if elements > depth else 0
+    row = ((((relu * 4 + dtype) * 2 + gradient) * 2 + wide) * 2 + several) * 2 + several_threads()
+    return row, elements * columns
+
+
+def on_gpu(x: Tensor, w: Tensor, relu: bool, gradient: bool) -> tuple[int, int] | None:
+    """The same on a GPU, where no graph is captured."""
+    serving = _op.GPU.get("linear_relu")
+    if serving is None or w.dim() != 2:
+        return None
+    row = ((relu * 2 + _gpu.SERVING.index(serving)) * 2 + (x.dtype.itemsize == 2)) * 2 + gradient
+    return row * 2, x.numel() * w.shape[0]
