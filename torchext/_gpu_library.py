@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from . import _gpu_route
-from ._conv2d_plan import out_size, pair
 from ._op import Function, wants_grad
 from ._route import PLAIN
 from ._saved import keep, kept
+from ._shapes import out_size, pair
 
 _aten = torch.ops.aten
 _addmm_relu = getattr(torch, "_addmm_activation", None)

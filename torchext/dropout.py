@@ -13,16 +13,11 @@ from . import _gpu_route, _route
 from ._counterpart import Counterpart
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._scripting import stock_method
-
-
-def empty_result(x, fill):
-    """Of x, contiguous or in any order of dimensions; strides as in csrc/dropout.cpp's empty_as."""
-    product = not x.is_cuda or fill != 0
-    return x.new_empty(x.shape) if product and x.is_contiguous() else torch.empty_like(x)
+from ._shapes import empty_dropped
 
 
 def _fake(x, seed, p, scale, shift, fill):
-    return empty_result(x, fill)
+    return empty_dropped(x, fill)
 
 
 def _fake_(x, seed, p, scale, shift, fill):
