@@ -19,15 +19,12 @@ elements.
 from collections.abc import Iterator
 from math import gcd
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch._prims_common import suggest_memory_format
 from triton import Config
 
-from .._conv2d_plan import out_size
-from ..conv2d import empty_image, fake_gradients
+from .._shapes import convolved_sizes, empty_gradients, empty_image, is_channels_last
 from .conv2d_gather import gather_product_kernel, weight_gradient_kernel
 from .launch import INTERPRETED, accumulator, autotune, implements, launch
 from .product import add_pieces, bits, on_tensor_cores, precision, scratch, size_class, split, step
@@ -125,7 +122,7 @@ def forward(
     x: Tensor, w: Tensor, b: Tensor | None, stride: list[int], padding: list[int], dilation: list[int], groups: int,
     relu: bool,
 ) -> Tensor:  # fmt: skip
-    sizes = map(out_size, x.shape[2:], w.shape[2:], stride, padding, dilation)
+    sizes = convolved_sizes(x, w, stride, padding, dilation)
     y = empty_image(x, w, (x.shape[0], w.shape[0], *sizes))
     b = b if b is None else b.contiguous()
     gather_product(y, x, w.unflatten(0, (groups, -1)), b, walks(stride, padding, dilation), relu)
@@ -157,7 +154,7 @@ def masked(dy: Tensor, y: Tensor | None, db: Tensor | None) -> Tensor:
     """dz, dy itself where y is None; db, where wanted, is filled."""
     if y is None and db is None:
         return dy
-    last = suggest_memory_format(dy if y is None else y) == torch.channels_last
+    last = is_channels_last(dy if y is None else y)
     dz = None if y is None else empty_image(y, y, y.shape)
     relu_backward(*(t if t is None else flat(t, last) for t in (dy, y, dz)), db)
     return dy if dz is None else dz
@@ -168,7 +165,7 @@ def conv2d_backward(
     dy: Tensor, x: Tensor, w: Tensor, y: Tensor | None, stride: list[int], padding: list[int], dilation: list[int],
     groups: int, algorithm: int, want_dx: bool, want_dw: bool, want_db: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    dx, dw, db = fake_gradients(x, w, want_dx, want_dw, want_db)
+    dx, dw, db = empty_gradients(x, w, want_dx, want_dw, want_db)
     dz = masked(dy, y, db if want_db else None)
     if want_dx:
         image_gradient(dx, dz, w.unflatten(0, (groups, -1)), list(zip(stride, padding, dilation)))

@@ -20,9 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._conv2d_plan import out_size
-from ..conv2d import empty_image, fake_gradients
-from ..conv2d_relu_max_pool2d import pooled_size
+from .._shapes import convolved_sizes, empty_gradients, empty_image, pooled_sizes
 from .conv2d_patches import CHUNK, CONFIGS, MOST, WARPS, block, geometry, patches, place, width
 from .conv2d_relu_max_pool2d_gradients import (
     conv2d_relu_max_pool2d_dw_kernel,
@@ -79,18 +77,13 @@ def conv2d_relu_max_pool2d_kernel(
     tl.store(offsets + to, tl.where(dead, DEAD, tap).to(tl.uint8), inside)
 
 
-def z_size(x: Tensor, w: Tensor, stride, padding, dilation) -> list[int]:
-    """Rows and columns of the convolution's result."""
-    return [out_size(*axis) for axis in zip(x.shape[2:], w.shape[2:], stride, padding, dilation)]
-
-
 @implements("conv2d_relu_max_pool2d")
 def conv2d_relu_max_pool2d(
     x: Tensor, w: Tensor, b: Tensor | None, stride, padding, dilation, groups: int,
     pool_kernel, pool_stride, pool_padding, ceil_mode: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    z = z_size(x, w, stride, padding, dilation)
-    size = [pooled_size(*axis, ceil_mode) for axis in zip(z, pool_kernel, pool_stride, pool_padding)]
+    z = list(convolved_sizes(x, w, stride, padding, dilation))
+    size = list(pooled_sizes(z, pool_kernel, pool_stride, pool_padding, ceil_mode))
     shape = (x.shape[0], w.shape[0], *size)
     y, offsets = empty_image(x, w, shape), empty_image(x, w, shape, torch.uint8)
     count, k = shape[0] * size[0] * size[1], width(w.shape[0] // groups)
@@ -117,13 +110,13 @@ def conv2d_relu_max_pool2d_backward(
     dy: Tensor, offsets: Tensor, x: Tensor, w: Tensor, stride, padding, dilation, groups: int,
     pool_kernel, pool_stride, pool_padding, want_dx: bool, want_dw: bool, want_db: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    dx, dw, db = fake_gradients(x, w, want_dx, want_dw, want_db)
+    dx, dw, db = empty_gradients(x, w, want_dx, want_dw, want_db)
     if dy.dtype == torch.float64:  # Triton 3.6 lays operands out by the narrowest load behind them: of bytes it fails
         offsets = offsets.int()
     dy = like(offsets, dy)
     numbers = geometry(w, stride, padding, dilation, groups, pool_kernel, pool_stride, pool_padding)
     numbers |= {"PRECISION": precision(x, "conv"), "ACC": accumulator(x)}
-    sizes = *x.shape[2:], *z_size(x, w, stride, padding, dilation), *dy.shape[2:]
+    sizes = *x.shape[2:], *convolved_sizes(x, w, stride, padding, dilation), *dy.shape[2:]
     if want_dx:
         launch_dx(dx, dy, offsets, w.contiguous(), sizes, groups, numbers)
     if want_dw or want_db:

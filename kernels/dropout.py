@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..dropout import empty_result
+from .._shapes import empty_dropped
 from .launch import accumulator, implements, launch
 from .tile import rounded, scalar
 
@@ -83,7 +83,7 @@ def drop(y: Tensor, x: Tensor, seed: Tensor, p: float, scale: float, shift: floa
 @implements("dropout")
 def dropout(x: Tensor, seed: Tensor, p: float, scale: float, shift: float, fill: float) -> Tensor:
     x = x if is_dense(x) else x.clone()
-    y = empty_result(x, fill)
+    y = empty_dropped(x, fill)
     drop(y, x, seed, p, scale, shift, fill)
     return y
 

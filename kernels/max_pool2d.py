@@ -21,11 +21,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..max_pool2d import empty_maps
+from .. import _shapes
+from .._shapes import empty_maps, format_of
 from .launch import INTERPRETED, accumulator, implements, launch
 from .tile import rounded
 
-DEAD = tl.constexpr(255)
+DEAD = tl.constexpr(_shapes.DEAD)
 NONE = tl.constexpr(256)  # the number of a tap that no offset names
 # 8 a thread: with 2 x 2 windows 128 bytes of float32 under way in each. The interpreter's time goes by the program.
 ELEMENTS, WARPS = 1 << 14 if INTERPRETED else 1024, 4
@@ -165,10 +166,6 @@ def max_pool2d_indices_kernel(
     r = tl.where(at == DEAD, tl.where(p < 0, (DH - 1 - p) // DH, 0)[:, None], at // KW)
     t = tl.where(at == DEAD, tl.where(q < 0, (DW - 1 - q) // DW, 0)[None, :], at % KW)
     tl.store(indices + to, (p[:, None] + r * DH) * w + q[None, :] + t * DW, inside)
-
-
-def format_of(channels_last: bool) -> torch.memory_format:
-    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def split(x: Tensor, channels_last: bool) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from traffic import launches, needs_simt
 
-from torchext._conv2d_plan import out_size
+from torchext._shapes import out_size
 
 pytestmark = needs_simt
 ops = torch.ops.torchext

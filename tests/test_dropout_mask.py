@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 import torchext
-from torchext.dropout import empty_result
+from torchext._shapes import empty_dropped
 from torchext.nn import functional as F
 
 SIGMAS = 5
@@ -122,7 +122,7 @@ def test_elements_are_counted_in_the_order_of_the_outputs_memory(case, op, layou
 def test_a_fake_result_has_the_strides_of_stocks_on_its_device(device):
     with FakeTensorMode():
         x = torch.empty_strided((3, 1, 5, 6), (30, 1, 6, 1), device=device)
-        dropped, alpha_dropped = (empty_result(x, fill).stride() for fill in (0.0, 0.25))
+        dropped, alpha_dropped = (empty_dropped(x, fill).stride() for fill in (0.0, 0.25))
     assert alpha_dropped == (30, 30, 6, 1)
     assert dropped == ((30, 1, 6, 1) if device == "cuda" else (30, 30, 6, 1))  # stock's kernel for CUDA keeps them
 

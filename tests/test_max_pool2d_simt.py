@@ -10,7 +10,7 @@ from test_max_pool2d import NAN, WINDOWS, channels_last
 from traffic import launches
 
 from torchext import _route
-from torchext.max_pool2d import output_size, window_of
+from torchext._shapes import out_size, window_of
 
 pytestmark = pytest.mark.skipif(_route.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -22,7 +22,7 @@ def run(overload, x, window, last, dead=False):
     kernel, stride, padding, dilation, ceil = window
     flat = window_of(kernel, stride, padding, dilation)
     kh, kw, sh, sw, ph, pw, dh, dw = flat
-    oh, ow = output_size(x.shape[-2], kh, sh, ph, dh, ceil), output_size(x.shape[-1], kw, sw, pw, dw, ceil)
+    oh, ow = out_size(x.shape[-2], kh, sh, ph, dh, ceil), out_size(x.shape[-1], kw, sw, pw, dw, ceil)
     op = lambda name: getattr(getattr(ops, name), overload)
     y, offsets = op("max_pool2d")(x, last, True, oh, ow, *flat)
     indices = op("max_pool2d_indices")(offsets, last, x.shape[-1], *flat)

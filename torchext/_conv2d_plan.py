@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch._prims_common import suggest_memory_format
 
 from . import _chosen, _op, _route
 from ._route import PLAIN
+from ._shapes import is_channels_last, out_size, pair, same_padding
 
 WANTS = (
     "input [n, c, h, w] or [c, h, w], weight [k, c / groups, r, s] and bias [k] or None, of one floating dtype and one "
@@ -18,21 +18,6 @@ CONTIGUOUS_ON_GPU = "on a GPU stock gives float64 channels_last images a contigu
 LIBRARY, DIRECT, WINOGRAD = range(3)  # the algorithms of csrc/conv2d.cpp, on the CPU
 
 _BF16_UNITS = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()  # which oneDNN uses, at twice float32's rate
-
-
-def out_size(size, kernel, stride, padding, dilation):
-    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-
-
-def pair(value):
-    """(value, value) or the pair itself; None where stock must say what is wrong with it."""
-    if type(value) is int:
-        return value, value
-    if type(value) in (tuple, list) and len(value) in (1, 2):
-        first, last = value[0], value[-1]
-        if type(first) is int and type(last) is int:
-            return first, last
-    return None
 
 
 def prefers_winograd(x, w, p, q, stride, padding, dilation, groups) -> bool:
@@ -135,23 +120,13 @@ def plan(x, w, b, stride, padding, dilation, groups, pooled=False):
     q = out_size(width, s, stride[1], padding[1], dilation[1])
     if p < 1 or q < 1 or not w.numel() or max(h + 2 * padding[0], width + 2 * padding[1]) >= 1 << 30:
         return "shapes only stock takes", None
-    if x.is_cuda and x.dtype is torch.float64 and torch.channels_last in map(suggest_memory_format, (x, w)):
+    if x.is_cuda and x.dtype is torch.float64 and (is_channels_last(x) or is_channels_last(w)):
         return CONTIGUOUS_ON_GPU, None
     if prefers_winograd(x, w, p, q, stride, padding, dilation, groups):
         algorithm = WINOGRAD
     else:
         algorithm = DIRECT if prefers_direct(x, w, p, q, stride, pooled) else LIBRARY
     return (stride, padding, dilation, groups, algorithm), (p, q)
-
-
-def same_padding(padding, stride, dilation, r, s):
-    """The numbers for "valid" and "same"; None where "same" is uneven or stock must refuse."""
-    if padding == "valid":
-        return 0, 0
-    rows, columns = dilation[0] * (r - 1), dilation[1] * (s - 1)
-    if padding != "same" or stride != (1, 1) or rows % 2 or columns % 2:
-        return None
-    return rows // 2, columns // 2
 
 
 def is_single(input, weight) -> bool:

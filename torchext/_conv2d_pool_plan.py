@@ -7,15 +7,8 @@ import math
 import torch
 
 from . import _chosen, _gpu_route, _route
-from ._conv2d_plan import DIRECT, WINOGRAD, pair
-
-
-def pooled_size(size, kernel, stride, padding, ceil_mode):
-    room = size + 2 * padding - kernel
-    count = (room + (stride - 1 if ceil_mode else 0)) // stride + 1
-    if ceil_mode and (count - 1) * stride >= size + padding:  # the last window would start past the end
-        return count - 1
-    return count
+from ._conv2d_plan import DIRECT, WINOGRAD
+from ._shapes import MAX_TAPS, out_size, pair, pooled_sizes
 
 
 def pool_plan(kernel, stride, padding, dilation, ceil_mode, out):
@@ -24,12 +17,12 @@ def pool_plan(kernel, stride, padding, dilation, ceil_mode, out):
     stride, padding, dilation = kernel if stride is None else pair(stride), pair(padding), pair(dilation)
     if None in (kernel, stride, padding) or dilation != (1, 1) or type(ceil_mode) is not bool:
         return None
-    if min(*kernel, *stride) < 1 or kernel[0] * kernel[1] > 255:
+    if min(*kernel, *stride) < 1 or kernel[0] * kernel[1] > MAX_TAPS:
         return None
     for i in (0, 1):
         if not 0 <= 2 * padding[i] <= kernel[i]:
             return None
-        if pooled_size(out[i], kernel[i], stride[i], padding[i], ceil_mode) < 1:
+        if out_size(out[i], kernel[i], stride[i], padding[i], 1, ceil_mode) < 1:
             return None
     return kernel, stride, padding
 
@@ -83,7 +76,7 @@ _WINNERS_BYTES = 80 << 10
 def pays_together(x, geometry, pool, out, ceil_mode) -> bool:
     """Whether ReLU and pooling leave so few gradients that the convolution's are better made from these alone."""
     kernel, stride, padding = pool
-    size = map(pooled_size, out, kernel, stride, padding, (ceil_mode, ceil_mode))
+    size = pooled_sizes(out, kernel, stride, padding, ceil_mode)
     if 2 * math.prod(size) > math.prod(out):
         return False
     if geometry[4] == DIRECT:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ._conv2d_plan import out_size
+from ._shapes import convolved_sizes
 
 _NAME = "torch.utils.flop_counter"
 _aten = torch.ops.aten
@@ -38,7 +38,7 @@ def _linear_backward(a: _Arguments) -> int:
 
 def _convolved(a: _Arguments) -> torch.Size:
     """The shape of the convolution's result."""
-    sizes = map(out_size, a.x.shape[2:], a.w.shape[2:], a.stride, a.padding, a.dilation)
+    sizes = convolved_sizes(a.x, a.w, a.stride, a.padding, a.dilation)
     return torch.Size((a.x.shape[0], a.w.shape[0], *sizes))
 
 

@@ -10,14 +10,7 @@ import torch
 
 from ._observers import functorch_active, is_batch
 from ._op import Function, define, twice_differentiable
-
-DEAD = MAX_TAPS = 255  # csrc/max_pool2d.h: the offset of an output that passes no gradient, and the taps that leaves
-WINDOW = "SymInt kh, SymInt kw, SymInt sh, SymInt sw, SymInt ph, SymInt pw, SymInt dh, SymInt dw"
-
-
-def empty_maps(like, channels_last, h, w, dtype=None):
-    format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty((*like.shape[:-2], h, w), dtype=dtype or like.dtype, device=like.device, memory_format=format)
+from ._shapes import DEAD, WINDOW, empty_maps
 
 
 def _fake_backward(dy, offsets, channels_last, h, w, *window):

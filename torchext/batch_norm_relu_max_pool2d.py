@@ -8,22 +8,11 @@ from torch.jit import is_scripting
 from torch.nn import functional as F
 
 from . import _route
-from ._max_pool2d_backward import DEAD, put
+from ._max_pool2d_backward import put
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._scripting import stock_method
-from .max_pool2d import (
-    MAX_TAPS,
-    POOL_OPTIONS,
-    PoolsAtItsEnd,
-    empty_maps,
-    is_channels_last,
-    max_pool2d,
-    options_of,
-    output_size,
-    window_of,
-)
-
-_WINDOW = "SymInt kh, SymInt kw, SymInt sh, SymInt sw, SymInt ph, SymInt pw"
+from ._shapes import DEAD, MAX_TAPS, UNDILATED, empty_maps, is_channels_last, out_size, window_of
+from .max_pool2d import POOL_OPTIONS, PoolsAtItsEnd, max_pool2d, options_of
 
 
 def _fake(x, w, b, eps, channels_last, oh, ow, *window):
@@ -39,7 +28,7 @@ def _fake_backward(dy, offsets, x, statistics, w, eps, channels_last, kh, kw, sh
 
 _forward = define(
     "batch_norm_relu_max_pool2d",
-    f"(Tensor x, Tensor? w, Tensor? b, float eps, bool channels_last, SymInt oh, SymInt ow, {_WINDOW})"
+    f"(Tensor x, Tensor? w, Tensor? b, float eps, bool channels_last, SymInt oh, SymInt ow, {UNDILATED})"
     " -> (Tensor, Tensor, Tensor)",
     _fake,
     cpu_only=True,
@@ -47,7 +36,7 @@ _forward = define(
 _backward = define(
     "batch_norm_relu_max_pool2d_backward",
     "(Tensor dy, Tensor offsets, Tensor x, Tensor statistics, Tensor? w, float eps, bool channels_last, "
-    f"{_WINDOW}, bool want_dx) -> (Tensor, Tensor, Tensor)",
+    f"{UNDILATED}, bool want_dx) -> (Tensor, Tensor, Tensor)",
     _fake_backward,
     cpu_only=True,
 )
@@ -133,8 +122,8 @@ def _plan_pool(x, kernel_size, stride, padding, dilation, ceil_mode):
     if window is None or type(ceil_mode) is not bool:
         return None
     kh, kw, sh, sw, ph, pw, dh, dw = window
-    oh = output_size(x.shape[2], kh, sh, ph, dh, ceil_mode)
-    ow = output_size(x.shape[3], kw, sw, pw, dw, ceil_mode)
+    oh = out_size(x.shape[2], kh, sh, ph, dh, ceil_mode)
+    ow = out_size(x.shape[3], kw, sw, pw, dw, ceil_mode)
     if dh != 1 or dw != 1 or kh * kw > MAX_TAPS or oh < 1 or ow < 1:
         return None
     return oh, ow, window[:6]

@@ -4,44 +4,29 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch._prims_common import suggest_memory_format
 from torch.jit import is_scripting
 from torch.nn import functional as F
 
 from . import _chains, _gpu_library, _gpu_route, _route
-from ._conv2d_plan import LIBRARY, WANTS, few_images_are_librarys, is_single, out_size, plan
+from ._conv2d_plan import LIBRARY, WANTS, few_images_are_librarys, is_single, plan
 from ._counterpart import Counterpart
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._saved import keep, kept
 from ._scripting import stock_method
+from ._shapes import convolved_sizes, empty_gradients, empty_image
 
 _STOCK_IS_AS_FAST = "stock's convolution is as fast for these shapes"
 GEOMETRY = "int[2] stride, int[2] padding, int[2] dilation, int groups"
 WANTED = "bool want_dx, bool want_dw, bool want_db"
 
 
-def empty_image(x, w, shape, dtype=None):
-    """A fake result in the memory format stock gives a convolution of x and w: channels_last if either is."""
-    last = torch.channels_last
-    layout = last if last in (suggest_memory_format(x), suggest_memory_format(w)) else torch.contiguous_format
-    return torch.empty(shape, dtype=dtype or x.dtype, device=x.device, memory_format=layout)
-
-
 def _fake(x, w, b, stride, padding, dilation, groups, algorithm):
-    sizes = map(out_size, x.shape[2:], w.shape[2:], stride, padding, dilation)
+    sizes = convolved_sizes(x, w, stride, padding, dilation)
     return empty_image(x, w, (x.shape[0], w.shape[0], *sizes))
 
 
-def fake_gradients(x, w, want_dx, want_dw, want_db):
-    return (
-        empty_image(x, w, x.shape) if want_dx else x.new_empty(0),
-        empty_image(x, w, w.shape) if want_dw else x.new_empty(0),
-        x.new_empty(w.shape[0] if want_db else 0),
-    )
-
-
 def _fake_backward(dy, x, w, y, stride, padding, dilation, groups, algorithm, want_dx, want_dw, want_db):
-    return fake_gradients(x, w, want_dx, want_dw, want_db)
+    return empty_gradients(x, w, want_dx, want_dw, want_db)
 
 
 _conv2d = define("conv2d", f"(Tensor x, Tensor w, Tensor? b, {GEOMETRY}, int algorithm) -> Tensor", _fake)

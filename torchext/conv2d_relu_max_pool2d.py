@@ -10,47 +10,45 @@ from torch.jit import is_scripting
 from torch.nn import functional as F
 
 from . import _chains, _route
-from ._conv2d_plan import WANTS, WINOGRAD, few_images_are_librarys, is_single, out_size, plan
-from ._conv2d_pool_plan import is_stocks_on_gpu, pays_together, pool_plan, pooled_size, prefers_direct
-from ._max_pool2d_backward import DEAD, put
+from ._conv2d_plan import WANTS, WINOGRAD, few_images_are_librarys, is_single, plan
+from ._conv2d_pool_plan import is_stocks_on_gpu, pays_together, pool_plan, prefers_direct
+from ._max_pool2d_backward import put
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._saved import keep, kept
 from ._scripting import stock_method
+from ._shapes import DEAD, WINDOW_PAIRS, convolved_sizes, empty_gradients, empty_image, is_channels_last, pooled_sizes
 from .conv2d import (
     GEOMETRY,
     WANTED,
     conv2d_relu,
     conv2d_relu_forward,
     differentiable_gradients,
-    empty_image,
-    fake_gradients,
     gradients,
     module_arguments,
 )
-from .max_pool2d import POOL_OPTIONS, PoolsAtItsEnd, is_channels_last, max_pool2d, options_of, pool_forward
-
-_POOL = "int[2] pool_kernel, int[2] pool_stride, int[2] pool_padding"
+from .max_pool2d import POOL_OPTIONS, PoolsAtItsEnd, max_pool2d, options_of, pool_forward
 
 
 def _fake(x, w, b, stride, padding, dilation, groups, pool_kernel, pool_stride, pool_padding, ceil_mode):
-    sizes = map(out_size, x.shape[2:], w.shape[2:], stride, padding, dilation)
-    sizes = map(pooled_size, sizes, pool_kernel, pool_stride, pool_padding, (ceil_mode, ceil_mode))
+    sizes = convolved_sizes(x, w, stride, padding, dilation)
+    sizes = pooled_sizes(sizes, pool_kernel, pool_stride, pool_padding, ceil_mode)
     shape = (x.shape[0], w.shape[0], *sizes)
     return empty_image(x, w, shape), empty_image(x, w, shape, torch.uint8)
 
 
 def _fake_backward(dy, offsets, x, w, *options):
-    return fake_gradients(x, w, *options[-3:])
+    return empty_gradients(x, w, *options[-3:])
 
 
 _forward = define(
     "conv2d_relu_max_pool2d",
-    f"(Tensor x, Tensor w, Tensor? b, {GEOMETRY}, {_POOL}, bool ceil_mode) -> (Tensor, Tensor)",
+    f"(Tensor x, Tensor w, Tensor? b, {GEOMETRY}, {WINDOW_PAIRS}, bool ceil_mode) -> (Tensor, Tensor)",
     _fake,
 )
 _backward = define(
     "conv2d_relu_max_pool2d_backward",
-    f"(Tensor dy, Tensor offsets, Tensor x, Tensor w, {GEOMETRY}, {_POOL}, {WANTED}) -> (Tensor, Tensor, Tensor)",
+    f"(Tensor dy, Tensor offsets, Tensor x, Tensor w, {GEOMETRY}, {WINDOW_PAIRS}, {WANTED})"
+    " -> (Tensor, Tensor, Tensor)",
     _fake_backward,
 )
 
@@ -68,7 +66,7 @@ class Conv2dReLUMaxPool2dFunction(Function):
     def forward(ctx, x, w, b, geometry, pool, ceil_mode):
         if geometry[4] == WINOGRAD:
             z = conv2d_relu_forward(x, w, b, *geometry)
-            size = map(pooled_size, z.shape[2:], *pool, (ceil_mode, ceil_mode))
+            size = pooled_sizes(z.shape[2:], *pool, ceil_mode)
             y, offsets = pool_forward(z, is_channels_last(z), True, *size, *itertools.chain(*pool), 1, 1)
             # DEAD where ReLU stopped it, which pooling's own do not tell: in a third of masked_fill_'s time.
             offsets.bitwise_or_((y <= 0).view(torch.uint8).mul_(DEAD))
@@ -83,7 +81,7 @@ class Conv2dReLUMaxPool2dFunction(Function):
         x, w, offsets = kept(ctx, dy)
         needed, geometry, pool = ctx.needs_input_grad[:3], ctx.geometry, ctx.pool
         if twice_differentiable():
-            size = map(out_size, x.shape[2:], w.shape[2:], *geometry[:3])
+            size = convolved_sizes(x, w, *geometry[:3])
             options = is_channels_last(offsets), *size, (*itertools.chain(*pool), 1, 1)
             return *differentiable_gradients(needed, put(dy, offsets, options), x, w, *geometry), None, None, None
         arguments = dy, offsets, x, w, *geometry, *pool

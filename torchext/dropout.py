@@ -17,17 +17,12 @@ from ._gate import call_stock, drop_in
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._scripting import stock_method
 from ._servable import PLAIN, auto, why_stock
+from ._shapes import empty_dropped
 from ._table import NATIVE, STOCK
 
 
-def empty_result(x, fill):
-    """Of x, contiguous or in any order of dimensions; strides as in csrc/dropout.cpp's empty_as."""
-    product = not x.is_cuda or fill != 0
-    return x.new_empty(x.shape) if product and x.is_contiguous() else torch.empty_like(x)
-
-
 def _fake(x, seed, p, scale, shift, fill):
-    return empty_result(x, fill)
+    return empty_dropped(x, fill)
 
 
 def _fake_(x, seed, p, scale, shift, fill):

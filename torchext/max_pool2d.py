@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from . import _gpu_route, _route
 from ._counterpart import Counterpart
-from ._max_pool2d_backward import MAX_TAPS, WINDOW, empty_maps, pool_backward, pool_indices
+from ._max_pool2d_backward import pool_backward, pool_indices
 from ._op import Function, define, wants_grad
 from ._scripting import stock_method
+from ._shapes import MAX_TAPS, WINDOW, empty_maps, is_channels_last, out_size, window_of
 
 
 def _fake(x, channels_last, want_offsets, oh, ow, *window):
@@ -57,38 +58,6 @@ class MaxPool2dWithIndicesFunction(Function):
 
 
 _WANTS = "input [n, c, h, w] or [c, h, w], and kernel_size, stride, padding and dilation of one int or two"
-
-
-def window_of(kernel_size, stride, padding, dilation):
-    """The eight ints of a window; None if these are not ints and pairs of ints, or not what a window can have."""
-    flat = []
-    for v in (kernel_size, kernel_size if stride is None else stride, padding, dilation):
-        if type(v) is int:
-            flat += (v, v)
-        elif type(v) in (tuple, list) and len(v) == 2 and type(v[0]) is int and type(v[1]) is int:
-            flat += v
-        else:
-            return None
-    kh, kw, sh, sw, ph, pw, dh, dw = flat
-    if kh < 1 or kw < 1 or sh < 1 or sw < 1 or dh < 1 or dw < 1 or not 0 <= ph <= kh // 2 or not 0 <= pw <= kw // 2:
-        return None
-    return flat
-
-
-def output_size(size, k, stride, pad, dilation, ceil_mode):
-    out = (size + 2 * pad - dilation * (k - 1) - 1 + (stride - 1 if ceil_mode else 0)) // stride + 1
-    return out - 1 if ceil_mode and (out - 1) * stride >= size + pad else out  # no window begins beyond the input
-
-
-def is_channels_last(x):
-    """Whether stock gives its results in channels_last: at::Tensor::suggest_memory_format, off the strides alone.
-
-    (torch._prims_common's own takes 3 us.)
-    """
-    if x.dim() != 4:
-        return False
-    (n, c, h, w), (sn, sc, sh, sw) = x.shape, x.stride()
-    return sw >= sc * c and sh >= sw * w and sn >= sh * h and sh * h != sc and sc != 0 and n != 0
 
 
 # Up to this many elements stock's single C++ call is the faster one; [channels_last][gradient wanted].
@@ -141,8 +110,8 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
             why = f"more than {MAX_TAPS} taps"
         else:
             kh, kw, sh, sw, ph, pw, dh, dw = window
-            oh = output_size(shape[-2], kh, sh, ph, dh, ceil_mode)
-            ow = output_size(shape[-1], kw, sw, pw, dw, ceil_mode)
+            oh = out_size(shape[-2], kh, sh, ph, dh, ceil_mode)
+            ow = out_size(shape[-1], kw, sw, pw, dw, ceil_mode)
             why = None if oh >= 1 and ow >= 1 else "no output"
             if _gpu_route.is_auto_on_gpu(input) and not _is_faster_on_gpu(input, channels_last, window, return_indices):
                 why = _gpu_route.WHY
