@@ -6,25 +6,23 @@
 
 import torch  # noqa: F401  (torchext._C links against its libraries)
 
-from . import _route, _unpacked
+from . import _native, _table_file, _unpacked
 
-try:
-    from . import _C
-except ImportError as error:
+if _native.missing:
     import warnings
 
-    _C = None
-    _route._missing = f"torchext._C could not be loaded ({error})"
-    warnings.warn(f"torchext: on the CPU every op is served by stock torch, since {_route._missing}", stacklevel=2)
+    warnings.warn(f"torchext: on the CPU every op is served by stock torch, since {_native.missing}", stacklevel=2)
 
 from . import nn  # declares every op's schema; the kernels above may be registered before it
+from ._backend import backend
+from ._choice import Choice, record_routes
 from ._flops import register as _register_flops
 from ._op import find_gpu_kernels
-from ._route import Choice, backend, record_routes
 from .accelerate import accelerate, restore
 from .explain import Explanation, explain
 
 find_gpu_kernels()
+_table_file.load_all()
 _unpacked.describe()
 _register_flops()
 __version__ = _unpacked.VERSION

@@ -10,7 +10,7 @@ import torch
 
 import torchext
 
-from . import _op, _route
+from . import _backend, _native, _op, _table_file
 
 
 def info() -> int:
@@ -19,14 +19,16 @@ def info() -> int:
     print(f"native    {_native()}")
     print(f"cuda      {_cuda()}")
     print(f"triton    {_triton()}")
-    print(f"backends  {', '.join(_route.backends())}")
+    print(f"backends  {', '.join(_backend.backends())}")
     print(f"threads   {torch.get_num_threads()}")
-    return 1 if _route._missing else 0
+    for device, table in _table_file.in_force.items():
+        print(f"routes    {device}: {table}")
+    return 1 if _native.missing else 0
 
 
 def _native() -> str:
-    if _route._missing:
-        return f"no: {_route._missing}"
+    if _native.missing:
+        return f"no: {_native.missing}"
     return f"CPU, {torchext._C.cpu_isa()} (this processor and build run {', '.join(torchext._C.cpu_isas())})"
 
 
@@ -45,7 +47,7 @@ def _cuda() -> str:
 
 
 def _triton() -> str:
-    kernels = _route.triton()
+    kernels = _backend.triton()
     if kernels is None:
         return "no: pip install triton"
     if kernels.INTERPRETED:

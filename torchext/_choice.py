@@ -15,7 +15,7 @@ from . import _chosen, _op
 from ._table import Family
 
 MEASURED = "stock measured faster at this size"
-Decided = tuple[Family, int, int]  # a family of the routing table, the number of the row and the size it was asked with
+Decided = tuple[Family, int | None, int]  # a family of the table, the number of the row (None: all rows), and the size
 
 _is_compiling = torch.compiler.is_dynamo_compiling
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import torch
 
-ROUTES = ("stock", "library", "native", "triton", "direct", "winograd", "apart")
-STOCK, LIBRARY, NATIVE, TRITON, DIRECT, WINOGRAD, APART = range(len(ROUTES))
+ROUTES = ("stock", "library", "native", "triton", "direct", "winograd", "apart", "joined")
+STOCK, LIBRARY, NATIVE, TRITON, DIRECT, WINOGRAD, APART, JOINED = range(len(ROUTES))
 ANY = 1 << 62  # no size is above it
 
 Steps = tuple[tuple[int, int], ...]
@@ -63,12 +63,19 @@ class Family:
         self.by = by if callable(by) else lambda when: by
         self.count = math.prod(map(len, classes.values()))
         self.steps: Sequence[Steps] = ()
+        self.stock_to = 0  # up to this size every row is stock's: what is asked before a call's arguments are read
         self.clear()
         FAMILIES[op, device] = self
 
     def clear(self) -> None:
         """Forgets every row."""
         self.steps = [((ANY, self.otherwise),)] * self.count
+        self.settle()
+
+    def settle(self) -> None:
+        """After rows have changed."""
+        first = [steps[0] for steps in set(self.steps)]
+        self.stock_to = min(most if route == STOCK else -1 for most, route in first)
 
     def route(self, row: int, size: int) -> int:
         """Who serves calls of this row and size."""
@@ -124,14 +131,17 @@ class Family:
     @contextlib.contextmanager
     def forced(self, route: int) -> Iterator[None]:
         """Within the block every row has this route, whatever the size: to measure it, in all threads."""
-        before, self.steps = self.steps, _Always(route)
+        before = self.steps, self.stock_to
+        self.steps, self.stock_to = _Always(route), -1
         try:
             yield
         finally:
-            self.steps = before
+            self.steps, self.stock_to = before
 
-    def describe(self, row: int, size: int) -> str:
-        """The row that decides calls like this, in words."""
+    def describe(self, row: int | None, size: int) -> str:
+        """The row that decides calls like this, in words; None where all agree."""
+        if row is None:
+            return f"stock to {self.stock_to} {self.by(self.when(0))} (all rows); here {size}"
         when = self.when(row)
         classes = ", ".join(f"{name} {value}" for name, value in when.items())
         return f"{describe_steps(self.steps[row], self.by(when))} ({classes}); here {size}"

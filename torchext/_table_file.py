@@ -42,6 +42,9 @@ class InForce:
     kind: str
     how: str
 
+    def __str__(self) -> str:
+        return f"measured on {self.kind} ({self.how}: {self.path})"
+
 
 in_force: dict[str, InForce] = {}
 
@@ -146,6 +149,9 @@ def fill(table: Table) -> None:
         for family, steps in zip(families, before):
             family.steps = steps
         raise
+    finally:
+        for family in families:
+            family.settle()
 
 
 def cache() -> Path:
@@ -204,3 +210,14 @@ def _try_users(kind: str) -> Path | None:
         return path if path.is_file() else None
     except (OSError, RuntimeError):  # no home folder
         return None
+
+
+def load_all() -> None:
+    """At import: the CPU's table, and of GPUs the shipped one until CUDA starts and tells which GPU it is."""
+    load("cpu", _device_kind.cpu())
+    if torch.version.cuda is None:
+        table = shipped("cuda", "")
+        fill(table)
+        in_force["cuda"] = InForce(table.path, table.kind, "shipped")
+    else:
+        torch.cuda._lazy_call(lambda: load("cuda", _device_kind.gpu()))

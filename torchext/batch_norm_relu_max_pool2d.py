@@ -7,11 +7,15 @@ from torch import Tensor, fx, nn
 from torch.jit import is_scripting
 from torch.nn import functional as F
 
-from . import _route
+from ._batch_norm_relu_max_pool2d_route import CPU, on_cpu
+from ._choice import MEASURED, note_ours
+from ._gate import call_stock, drop_in
 from ._max_pool2d_backward import put
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._scripting import stock_method
+from ._servable import auto, why_stock
 from ._shapes import DEAD, MAX_TAPS, UNDILATED, empty_maps, is_channels_last, out_size, window_of
+from ._table import APART, NATIVE
 from .max_pool2d import POOL_OPTIONS, PoolsAtItsEnd, max_pool2d, options_of
 
 
@@ -93,7 +97,7 @@ _WANTS = (
 
 def _why_composed(x, statistics, w, b, training, momentum, eps) -> str | None:
     """Why our kernel cannot normalise this; None if it can."""
-    why = _route.why_stock("batch_norm_relu_max_pool2d", x, w, b, *statistics)
+    why = why_stock("batch_norm_relu_max_pool2d", x, w, b, *statistics)
     if why is not None:
         return why
     if not x.is_cpu:
@@ -137,7 +141,22 @@ def _track(running: Tensor, batch: Tensor, momentum: float, unbias: float = 1.0)
     running.data.copy_(batch.mul(momentum * unbias).add_(running, alpha=1 - momentum))
 
 
-@_route.drop_in(_composed, _WANTS)
+_NAMES = "input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps", *POOL_OPTIONS
+
+
+def _by_position(*arguments):
+    return _composed(*arguments[:8], **dict(zip(POOL_OPTIONS, arguments[8:])))
+
+
+def _decide(x):
+    """The row of the table that decides on this call and its route; ours where it has no say."""
+    if not auto():
+        return None, NATIVE
+    place = on_cpu(x)
+    return (CPU, *place), CPU.route(*place)
+
+
+@drop_in(_composed, _WANTS)
 def batch_norm_relu_max_pool2d(
     input: Tensor,
     running_mean: Tensor | None,
@@ -182,15 +201,14 @@ def batch_norm_relu_max_pool2d(
     pool = (pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode)
     why = _why_composed(input, (running_mean, running_var), weight, bias, training, momentum, eps)
     plan = None if why is not None else _plan_pool(input, *pool)
-    if plan is None:
-        arguments = {
-            "input": input, "running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias,
-            "training": training, "momentum": momentum, "eps": eps,
-        }  # fmt: skip
-        arguments |= dict(zip(POOL_OPTIONS, pool))
-        why = why or "a pooling only stock takes"
-        return _route.stock("batch_norm_relu_max_pool2d", why, _WANTS, _composed, **arguments)
-    _route.note_ours("batch_norm_relu_max_pool2d", "batch_norm_relu_max_pool2d", input)
+    decided, route = _decide(input) if plan is not None else (None, APART)
+    if route == APART:
+        why = why or (MEASURED if plan is not None else "a pooling only stock takes")
+        arguments = input, running_mean, running_var, weight, bias, training, momentum, eps, *pool
+        return call_stock(
+            "batch_norm_relu_max_pool2d", why, _WANTS, _by_position, _NAMES, *arguments, decided=decided
+        )  # fmt: skip
+    note_ours("batch_norm_relu_max_pool2d", "batch_norm_relu_max_pool2d", input, decided)
     oh, ow, window = plan
     channels_last = is_channels_last(input)
     if wants_grad(input, weight, bias):

@@ -7,15 +7,19 @@ from torch import Tensor, nn
 from torch.jit import is_scripting
 from torch.nn import functional as F
 
-from . import _chains, _gpu_library, _gpu_route, _route
-from ._conv2d_plan import LIBRARY, WANTS, few_images_are_librarys, is_single, plan
+from . import _chains, _gpu, _gpu_library
+from ._choice import MEASURED, note, note_ours
+from ._conv2d_plan import BY_WINOGRAD, LIBRARYS, NAMES, WANTS, algorithm, is_single, plan
+from ._conv2d_route import CPU, GPU, RELU_GPU, on_cpu, on_gpu
 from ._counterpart import Counterpart
+from ._gate import call_stock, drop_in
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._saved import keep, kept
 from ._scripting import stock_method
+from ._servable import PLAIN, auto
 from ._shapes import convolved_sizes, empty_gradients, empty_image
+from ._table import LIBRARY, NATIVE, STOCK, WINOGRAD
 
-_STOCK_IS_AS_FAST = "stock's convolution is as fast for these shapes"
 GEOMETRY = "int[2] stride, int[2] padding, int[2] dilation, int groups"
 WANTED = "bool want_dx, bool want_dw, bool want_db"
 
@@ -111,35 +115,46 @@ class Conv2dReLUFunction(Function):
         return _backward(ctx, dy)
 
 
-def _auto_plan(x, w, b, stride, *options):
-    """The plan; in "auto" stock serves what no kernel of ours would: its own call to oneDNN has no detour."""
-    if few_images_are_librarys(x, w, stride):
-        return _STOCK_IS_AS_FAST, None
-    geometry, out = plan(x, w, b, stride, *options)
-    if out is not None and geometry[4] == LIBRARY and _route.auto():
-        return _STOCK_IS_AS_FAST, None
-    return geometry, out
+# A function's name, stock's call, our op, its Function and its rows on a GPU.
+_PLAIN = "conv2d", F.conv2d, _conv2d, Conv2dFunction, GPU
+_RECTIFIED = "conv2d_relu", _chains.conv2d_relu, conv2d_relu_forward, Conv2dReLUFunction, RELU_GPU
 
 
-def _at_once(op, why, stock, input, weight, bias, stride, padding, dilation, groups) -> Tensor:
-    """`_route.stock` without its keywords, which take 3 us of calls that take 10, or on a GPU's host 6 of 30."""
-    _route.note(op, "stock", why)
-    try:
-        return stock(input, weight, bias, stride, padding, dilation, groups)
-    except _route.REFUSALS as error:
-        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-        raise _route.refusal(op, WANTS, error, input=input, weight=weight, bias=bias, **options) from None
+def _decide(x, w, options, of_gpu):
+    """The row of the table that decides on this call and its route; None and ours where it has no say."""
+    if type(x) not in PLAIN or type(w) not in PLAIN or w.is_nested or not auto():
+        return None, NATIVE
+    gradient = wants_grad(x, w)
+    if x.is_cuda:
+        place = on_gpu(x, w, options[0], gradient)
+        return (None, STOCK) if place is None else ((of_gpu, *place), _gpu.route(of_gpu, *place))
+    place = on_cpu(x, w, *options, gradient)
+    return (None, NATIVE) if place is None else ((CPU, *place), CPU.route(*place))
 
 
-def _relu_on_gpu(input, weight, bias, *geometry) -> Tensor:
-    y = _gpu_library.conv2d_relu(input, weight, bias, *geometry)
-    if y is None:
-        return _at_once("conv2d_relu", _gpu_route.WHY, _chains.conv2d_relu, input, weight, bias, *geometry)
-    _route.note("conv2d_relu", "library")
-    return y
+def _serve(kind, x, w, b, *options) -> Tensor:
+    op, stock, forward, function, of_gpu = kind
+    if is_single(x, w) and not _gpu.decides(x):
+        return _serve(kind, x.unsqueeze(0), w, b, *options).squeeze(0)
+    decided, route = _decide(x, w, options, of_gpu)
+    if route == LIBRARY and of_gpu is RELU_GPU:
+        y = _gpu_library.conv2d_relu(x, w, b, *options)
+        if y is not None:
+            note(op, "library", decided=decided)
+            return y
+    found = MEASURED if route in (STOCK, LIBRARY) else plan("conv2d", x, w, b, *options)
+    if type(found) is str:
+        return call_stock(op, found, WANTS, stock, NAMES, x, w, b, *options, decided=decided)
+    by = BY_WINOGRAD if route == WINOGRAD else algorithm(x, w, found)
+    if by == LIBRARYS and auto():
+        return call_stock(op, "an image too large for our kernel", WANTS, stock, NAMES, x, w, b, *options)
+    note_ours(op, "conv2d", x, decided)
+    if wants_grad(x, w, b):
+        return function.call(x, w, b, (*found.geometry, by))
+    return forward(x, w, b, *found.geometry, by)
 
 
-@_route.drop_in(F.conv2d, WANTS)
+@drop_in(F.conv2d, WANTS)
 def conv2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1
 ) -> Tensor:
@@ -165,20 +180,10 @@ def conv2d(
         tensor([[[[4., 4.],
                   [4., 4.]]]])
     """
-    if _gpu_route.is_auto_on_gpu(input):
-        return _at_once("conv2d", _gpu_route.WHY, F.conv2d, input, weight, bias, stride, padding, dilation, groups)
-    if is_single(input, weight):
-        return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
-    geometry, out = _auto_plan(input, weight, bias, stride, padding, dilation, groups)
-    if out is None:
-        return _at_once("conv2d", geometry, F.conv2d, input, weight, bias, stride, padding, dilation, groups)
-    _route.note_ours("conv2d", "conv2d", input)
-    if wants_grad(input, weight, bias):
-        return Conv2dFunction.call(input, weight, bias, geometry)
-    return _conv2d(input, weight, bias, *geometry)
+    return _serve(_PLAIN, input, weight, bias, stride, padding, dilation, groups)
 
 
-@_route.drop_in(_chains.conv2d_relu, WANTS)
+@drop_in(_chains.conv2d_relu, WANTS)
 def conv2d_relu(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1
 ) -> Tensor:
@@ -193,18 +198,7 @@ def conv2d_relu(
         tensor([[[[0.],
                   [0.]]]])
     """
-    if _gpu_route.is_auto_on_gpu(input):
-        return _relu_on_gpu(input, weight, bias, stride, padding, dilation, groups)
-    if is_single(input, weight):
-        return conv2d_relu(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
-    geometry, out = _auto_plan(input, weight, bias, stride, padding, dilation, groups)
-    if out is None:
-        stock = _chains.conv2d_relu
-        return _at_once("conv2d_relu", geometry, stock, input, weight, bias, stride, padding, dilation, groups)
-    _route.note_ours("conv2d_relu", "conv2d", input)
-    if wants_grad(input, weight, bias):
-        return Conv2dReLUFunction.call(input, weight, bias, geometry)
-    return conv2d_relu_forward(input, weight, bias, *geometry)
+    return _serve(_RECTIFIED, input, weight, bias, stride, padding, dilation, groups)
 
 
 def module_arguments(module: nn.Conv2d, input: Tensor) -> tuple:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.jit import is_scripting
 from torch.nn import functional as F
 
-from . import _chains, _route
-from ._conv2d_plan import WANTS, WINOGRAD, few_images_are_librarys, is_single, plan
-from ._conv2d_pool_plan import is_stocks_on_gpu, pays_together, pool_plan, prefers_direct
+from . import _chains, _conv2d_plan, _gpu
+from ._choice import note_ours
+from ._conv2d_plan import BY_WINOGRAD, WANTS, is_single, plan
+from ._conv2d_relu_max_pool2d_plan import fits_direct, halves, windows_of
+from ._conv2d_relu_max_pool2d_route import CPU, GPU, may_be_ours_on_gpu, on_cpu, on_gpu
+from ._gate import call_stock, drop_in
 from ._max_pool2d_backward import put
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._saved import keep, kept
 from ._scripting import stock_method
+from ._servable import PLAIN, auto
 from ._shapes import DEAD, WINDOW_PAIRS, convolved_sizes, empty_gradients, empty_image, is_channels_last, pooled_sizes
+from ._table import APART, DIRECT, WINOGRAD
 from .conv2d import (
     GEOMETRY,
     WANTED,
@@ -64,16 +70,9 @@ def _stock(
 class Conv2dReLUMaxPool2dFunction(Function):
     @staticmethod
     def forward(ctx, x, w, b, geometry, pool, ceil_mode):
-        if geometry[4] == WINOGRAD:
-            z = conv2d_relu_forward(x, w, b, *geometry)
-            size = pooled_sizes(z.shape[2:], *pool, ceil_mode)
-            y, offsets = pool_forward(z, is_channels_last(z), True, *size, *itertools.chain(*pool), 1, 1)
-            # DEAD where ReLU stopped it, which pooling's own do not tell: in a third of masked_fill_'s time.
-            offsets.bitwise_or_((y <= 0).view(torch.uint8).mul_(DEAD))
-        else:
-            y, offsets = _forward(x, w, b, *geometry[:4], *pool, ceil_mode)
+        y, offsets = _forward(x, w, b, *geometry, *pool, ceil_mode)
         keep(ctx, x, w, offsets)
-        ctx.geometry, ctx.pool = geometry[:4], pool
+        ctx.geometry, ctx.pool = geometry, pool
         return y
 
     @staticmethod
@@ -89,10 +88,60 @@ class Conv2dReLUMaxPool2dFunction(Function):
         return *gradients(needed, _backward, arguments, w, dz), None, None, None
 
 
+class Conv2dReLUMaxPool2dByWinogradFunction(Conv2dReLUMaxPool2dFunction):
+    """Forward by Winograd's convolution and a pooling, backward from the winners of the windows."""
+
+    @staticmethod
+    def forward(ctx, x, w, b, geometry, pool, ceil_mode):
+        z = conv2d_relu_forward(x, w, b, *geometry, BY_WINOGRAD)
+        size = pooled_sizes(z.shape[2:], *pool, ceil_mode)
+        y, offsets = pool_forward(z, is_channels_last(z), True, *size, *itertools.chain(*pool), 1, 1)
+        # DEAD where ReLU stopped it, which pooling's own do not tell: in a third of masked_fill_'s time.
+        offsets.bitwise_or_((y <= 0).view(torch.uint8).mul_(DEAD))
+        keep(ctx, x, w, offsets)
+        ctx.geometry, ctx.pool = geometry, pool
+        return y
+
+
 _WANTS = WANTS + "; and a pooling window no larger than the padded result, padded by half of it at most"
+_NAMES = *_conv2d_plan.NAMES, *POOL_OPTIONS
 
 
-@_route.drop_in(_stock, _WANTS)
+def _by_position(x, w, b, stride, padding, dilation, groups, *pool):
+    return _stock(x, w, b, stride, padding, dilation, groups, **dict(zip(POOL_OPTIONS, pool)))
+
+
+def _is_apart(x, w, options) -> bool:
+    """Whether "auto" need not plan, which takes 5 us, and on a GPU's host 20: conv2d_relu and max_pool2d, as each is."""
+    if type(x) not in PLAIN or type(w) not in PLAIN or w.is_nested or not auto():
+        return False
+    if x.is_cuda:
+        return x.dim() == 4 and w.dim() == 4 and not may_be_ours_on_gpu(x, w)
+    place = on_cpu(x, w, *options, wants_grad(x, w))
+    return place is not None and CPU.route(*place) == APART
+
+
+def _decide(x, w, options, found, windows, ceil_mode):
+    """The row of the table that decides and its route; where it has no say, ours wherever a kernel fits."""
+    if auto() and not x.is_cpu:
+        place = on_gpu(x, w, x.shape[0] * w.shape[0] * math.prod(found.out))
+        decided, route = (GPU, *place), _gpu.route(GPU, *place)
+    elif auto():
+        place = on_cpu(x, w, *options, wants_grad(x, w))
+        decided, route = (CPU, *place), CPU.route(*place)
+    else:
+        decided, route = None, _OURS.get(_conv2d_plan.algorithm(x, w, found), APART)
+    if route == WINOGRAD:
+        fits = wants_grad(x, w) and halves(windows, found.out, ceil_mode)
+    else:
+        fits = route != APART and fits_direct(x, w, found, windows)
+    return decided, route if fits else APART
+
+
+_OURS = {_conv2d_plan.DIRECTLY: DIRECT, BY_WINOGRAD: WINOGRAD}
+
+
+@drop_in(_stock, _WANTS)
 def conv2d_relu_max_pool2d(
     input: Tensor,
     weight: Tensor,
@@ -131,29 +180,29 @@ def conv2d_relu_max_pool2d(
         >>> F.conv2d_relu_max_pool2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 2, 2), pool_kernel_size=2)
         tensor([[[[4.]]]])
     """
-    pool = (pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode)
+    options = stride, padding, dilation, groups
+    pool = pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode
     if is_single(input, weight):
-        options = dict(zip(POOL_OPTIONS, pool))
-        args = input.unsqueeze(0), weight, bias, stride, padding, dilation, groups
-        return conv2d_relu_max_pool2d(*args, **options).squeeze(0).contiguous()
-    if is_stocks_on_gpu(input, weight) or few_images_are_librarys(input, weight, stride):
-        return max_pool2d(conv2d_relu(input, weight, bias, stride, padding, dilation, groups), *pool)
-    geometry, out = plan(input, weight, bias, stride, padding, dilation, groups, pooled=True)
-    windows = None if out is None else pool_plan(*pool, out)
+        pooled = dict(zip(POOL_OPTIONS, pool))
+        return conv2d_relu_max_pool2d(input.unsqueeze(0), weight, bias, *options, **pooled).squeeze(0).contiguous()
+    if _is_apart(input, weight, options):
+        return max_pool2d(conv2d_relu(input, weight, bias, *options), *pool)
+    found = plan("conv2d_relu_max_pool2d", input, weight, bias, *options)
+    windows = None if type(found) is str else windows_of(*pool, found.out)
     if windows is None:
-        why = geometry if out is None else "a pooling only stock takes"
-        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-        options |= dict(zip(POOL_OPTIONS, pool))
-        tensors = {"input": input, "weight": weight, "bias": bias}
-        return _route.stock("conv2d_relu_max_pool2d", why, _WANTS, _stock, **tensors, **options)
-    gradient = wants_grad(input, weight, bias)
-    together = gradient and geometry[4] == WINOGRAD and pays_together(input, geometry, windows, out, pool_ceil_mode)
-    if not together and not prefers_direct(input, weight, geometry, out, windows):
-        return max_pool2d(conv2d_relu(input, weight, bias, stride, padding, dilation, groups), *pool)
-    _route.note_ours("conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d", input)
-    if gradient:
-        return Conv2dReLUMaxPool2dFunction.call(input, weight, bias, geometry, windows, pool_ceil_mode)
-    return _forward(input, weight, bias, *geometry[:4], *windows, pool_ceil_mode)[0]
+        why = found if type(found) is str else "a pooling only stock takes"
+        arguments = input, weight, bias, *options, *pool
+        return call_stock("conv2d_relu_max_pool2d", why, _WANTS, _by_position, _NAMES, *arguments)
+    decided, route = _decide(input, weight, options, found, windows, pool_ceil_mode)
+    if route == APART:
+        return max_pool2d(conv2d_relu(input, weight, bias, *options), *pool)
+    note_ours("conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d", input, decided)
+    arguments = input, weight, bias, found.geometry, windows, pool_ceil_mode
+    if route == WINOGRAD:
+        return Conv2dReLUMaxPool2dByWinogradFunction.call(*arguments)
+    if wants_grad(input, weight, bias):
+        return Conv2dReLUMaxPool2dFunction.call(*arguments)
+    return _forward(input, weight, bias, *found.geometry, *windows, pool_ceil_mode)[0]
 
 
 def _through_pool(module: nn.Conv2d, input: Tensor, weight: Tensor, bias: Tensor | None, pool: dict) -> Tensor:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from . import _route
+from . import _choice
 from ._buffers import Buffers
-from ._route import Choice
+from ._choice import Choice
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,14 @@ class Explanation:
             return (
                 "no call reached an op of torchext: import layers from torchext.nn, or use torchext.accelerate(model)"
             )
-        rows = [("layer", "op", "backend", "why"), *((c.layer or "-", c.op, c.backend, c.why) for c in self.choices)]
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+        rows = [(c.layer or "-", c.op, c.backend, c.why, c.row) for c in self.choices]
+        return columns([("layer", "op", "backend", "why", "row of the routing table"), *rows])
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """The rows below each other, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
 def explain(model: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Explanation:
@@ -53,30 +59,30 @@ def explain(model: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Explanation
 
     def elsewhere():
         """Whether this call is another's: a trace, where there are no names to tell, or another explain's."""
-        return torch.compiler.is_compiling() or _route.LAYERS.get() is not names
+        return torch.compiler.is_compiling() or _choice.LAYERS.get() is not names
 
     def enter(module, args):
         if not elsewhere():
             buffers.initialized(module)
             path.append(names[module])
-            _route.LAYER.set(path[-1])
+            _choice.LAYER.set(path[-1])
 
     def leave(module, args, output):
         if not elsewhere():
             path.pop()
-            _route.LAYER.set(path[-1] if path else "")
+            _choice.LAYER.set(path[-1] if path else "")
 
-    hooks, tokens = [], (_route.LAYERS.set(names), _route.LAYER.set(""))
+    hooks, tokens = [], (_choice.LAYERS.set(names), _choice.LAYER.set(""))
     try:
         for module in names:
             if not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
                 hooks.append(module.register_forward_pre_hook(enter))
                 hooks.append(module.register_forward_hook(leave, always_call=True))
-        with _route.record_routes() as choices:
+        with _choice.record_routes() as choices:
             model(*args, **kwargs)
     finally:
-        _route.LAYERS.reset(tokens[0])
-        _route.LAYER.reset(tokens[1])
+        _choice.LAYERS.reset(tokens[0])
+        _choice.LAYER.reset(tokens[1])
         for hook in hooks:
             hook.remove()
         buffers.restore()

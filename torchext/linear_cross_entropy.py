@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _gpu_route, _linear_cross_entropy_stock, _route
+from . import _gpu, _linear_cross_entropy_stock
+from ._choice import MEASURED, note_ours
 from ._counterpart import Counterpart
 from ._cross_entropy_backward import NONE, keeps_graph, scaled
+from ._gate import call_stock, drop_in
 from ._linear_cross_entropy_backward import (
     Held,
     factors,
@@ -18,8 +20,10 @@ from ._linear_cross_entropy_backward import (
     recompute,
     stock_saves,
 )  # fmt: skip
+from ._linear_cross_entropy_route import CPU, GPU, on_cpu, on_gpu
 from ._op import Function, define, twice_differentiable, wants_grad
-from ._route import PLAIN
+from ._servable import PLAIN, auto, why_not, why_stock
+from ._table import NATIVE, STOCK
 from .cross_entropy import _REDUCTIONS, are_options
 
 _is_compiling = torch.compiler.is_compiling
@@ -124,13 +128,13 @@ _WANTS = (
 
 
 def _why_stock(x, w, target, b, weight, reduction, ignore_index, label_smoothing) -> str | None:
-    why = _route.why_stock("linear_cross_entropy", x, w, b, weight)
+    why = why_stock("linear_cross_entropy", x, w, b, weight)
     if why is not None:
         return why
     if torch.is_autocast_enabled("cpu" if x.is_cpu else "cuda"):
         return "under autocast"
     if type(target) not in PLAIN or target.device != x.device:
-        return _route._why_tensor("linear_cross_entropy", target) or "target on another device"
+        return why_not("linear_cross_entropy", target) or "target on another device"
     if (
         w is None
         or w.dim() < 2
@@ -151,9 +155,21 @@ def _why_stock(x, w, target, b, weight, reduction, ignore_index, label_smoothing
         return "a weight only stock takes"
     if not (ignore_index is None or type(ignore_index) is int) or not are_options(reduction, label_smoothing):
         return "options only stock takes"
-    if _gpu_route.is_auto_on_gpu(x) and not _gpu_route.lacks_memory(x.shape[0] * w.shape[:-1].numel(), x):
-        return _gpu_route.WHY
     return None
+
+
+def _decide(x, w):
+    """The row of the table that decides on this call and its route; ours where a GPU could not hold stock's logits."""
+    if not auto():
+        return None, NATIVE
+    place = (on_gpu if x.is_cuda else on_cpu)(x, w, wants_grad(x, w))
+    family = GPU if x.is_cuda else CPU
+    if place is None:
+        return None, NATIVE
+    route = _gpu.route(GPU, *place) if x.is_cuda else CPU.route(*place)
+    if route == STOCK and x.is_cuda and _gpu.lacks_memory(place[1], x):
+        return None, NATIVE
+    return (family, *place), route
 
 
 _CHUNK_BYTES = 32 << 20  # of logits: the largest block the C library's heap gives again without asking the system
@@ -167,7 +183,17 @@ def _chunk(x: Tensor, w: Tensor, options: Any) -> int:
     return rows if rows < 32 else rows // 32 * 32
 
 
-@_route.drop_in(_linear_cross_entropy_stock.linear_cross_entropy, _WANTS)
+_OPTIONS = "linear_bias", "weight", "reduction", "ignore_index", "label_smoothing", "options"
+_NAMES = "input", "linear_weight", "target", *_OPTIONS
+
+
+def _by_position(input, linear_weight, target, *options):
+    return _linear_cross_entropy_stock.linear_cross_entropy(
+        input, linear_weight, target, **dict(zip(_OPTIONS, options))
+    )
+
+
+@drop_in(_linear_cross_entropy_stock.linear_cross_entropy, _WANTS)
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
@@ -214,14 +240,12 @@ def linear_cross_entropy(
         tensor(1.3863)
     """
     why = _why_stock(input, linear_weight, target, linear_bias, weight, reduction, ignore_index, label_smoothing)
-    if why is not None:
-        return _route.stock(
-            "linear_cross_entropy", why, _WANTS, _linear_cross_entropy_stock.linear_cross_entropy,
-            input=input, linear_weight=linear_weight, target=target,
-            linear_bias=linear_bias, weight=weight, reduction=reduction, ignore_index=ignore_index,
-            label_smoothing=label_smoothing, options=options,
-        )  # fmt: skip
-    _route.note_ours("linear_cross_entropy", "linear_cross_entropy", input)
+    decided, route = (None, STOCK) if why is not None else _decide(input, linear_weight)
+    if route == STOCK:
+        why, stock = why or MEASURED, _by_position
+        arguments = input, linear_weight, target, linear_bias, weight, reduction, ignore_index, label_smoothing, options
+        return call_stock("linear_cross_entropy", why, _WANTS, stock, _NAMES, *arguments, decided=decided)
+    note_ours("linear_cross_entropy", "linear_cross_entropy", input, decided)
     x, t = (input, target) if input.dim() == 2 else (input.unsqueeze(0), target.unsqueeze(0))
     call = x, linear_weight, linear_bias, t, weight
     ignored = -100 if ignore_index is None else ignore_index

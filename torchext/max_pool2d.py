@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.jit import is_scripting
 from torch.nn import functional as F
 
-from . import _gpu_route, _route
+from . import _gpu
+from ._choice import MEASURED, note_ours
 from ._counterpart import Counterpart
+from ._gate import call_stock, drop_in
 from ._max_pool2d_backward import pool_backward, pool_indices
+from ._max_pool2d_route import CPU, GPU, on_cpu, on_gpu
 from ._op import Function, define, wants_grad
 from ._scripting import stock_method
+from ._servable import PLAIN, auto, why_stock
 from ._shapes import MAX_TAPS, WINDOW, empty_maps, is_channels_last, out_size, window_of
+from ._table import NATIVE, STOCK
 
 
 def _fake(x, channels_last, want_offsets, oh, ow, *window):
@@ -60,75 +67,76 @@ class MaxPool2dWithIndicesFunction(Function):
 _WANTS = "input [n, c, h, w] or [c, h, w], and kernel_size, stride, padding and dilation of one int or two"
 
 
-# Up to this many elements stock's single C++ call is the faster one; [channels_last][gradient wanted].
-_SMALL = ((4096, 8192), (32768, 65536))
-_WHY_SMALL = "stock measured faster on few elements"
+_NAMES = "input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"
 
 
-def _is_small(x) -> bool:
-    return _gpu_route.is_small("max_pool2d", x.numel()) if x.is_cuda else x.numel() <= _SMALL[0][0]
+class _Plan(NamedTuple):
+    """A pooling that our kernel can serve."""
+
+    window: list[int]
+    oh: int
+    ow: int
 
 
-def _is_faster_on_gpu(x, channels_last, window, return_indices) -> bool:
-    """Of windows of at most 3 x 3, those measured there; their indices are a pass of their own."""
-    kh, kw, sh, sw, _, _, dh, dw = window
-    if return_indices or max(kh, kw) > 3 or max(dh, dw) > 1:
-        return False
-    kind = "max_pool2d apart" if sh >= kh and sw >= kw else "max_pool2d overlapping"
-    return _gpu_route.is_faster("max_pool2d", kind + ", channels_last" * channels_last, x.dtype, x.numel())
+def _plan(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices) -> _Plan | str:
+    """How our kernel serves it, or why it cannot."""
+    why = why_stock("max_pool2d", x)
+    if why is not None:
+        return why
+    shape = x.shape
+    window = window_of(kernel_size, stride, padding, dilation)
+    flags = type(ceil_mode) is bool and type(return_indices) is bool
+    if window is None or not flags or len(shape) not in (3, 4) or 0 in shape[-3:]:
+        return "arguments only stock takes"
+    if window[0] * window[1] > MAX_TAPS:
+        return f"more than {MAX_TAPS} taps"
+    kh, kw, sh, sw, ph, pw, dh, dw = window
+    oh = out_size(shape[-2], kh, sh, ph, dh, ceil_mode)
+    ow = out_size(shape[-1], kw, sw, pw, dw, ceil_mode)
+    return _Plan(window, oh, ow) if oh >= 1 and ow >= 1 else "no output"
+
+
+def _decide(x, kernel_size, stride, dilation, return_indices):
+    """The row of the table that decides on this call and its route; None and ours where it has no say."""
+    if type(x) not in PLAIN or not auto():
+        return None, NATIVE
+    if not x.is_cuda:
+        size = x.numel()
+        if size <= CPU.stock_to:
+            return (CPU, None, size), STOCK
+        place = on_cpu(x, kernel_size, stride, return_indices)
+        return (None, NATIVE) if place is None else ((CPU, *place), CPU.route(*place))
+    size = x.numel()
+    if size <= GPU.stock_to:
+        return (GPU, None, size), STOCK
+    place = on_gpu(x, kernel_size, stride, dilation, return_indices)
+    return (None, STOCK) if place is None else ((GPU, *place), _gpu.route(GPU, *place))
+
+
+def _stock(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
+    """torch.max_pool2d where F.max_pool2d has nothing to look at, or itself."""
+    if return_indices or torch.compiler.is_compiling():
+        return F.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    return torch.max_pool2d(x, kernel_size, kernel_size if stride is None else stride, padding, dilation, ceil_mode)
 
 
 def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
-    if type(input) in _route.PLAIN and _route.auto() and _is_small(input):
-        _route.note(op, "stock", _gpu_route.WHY if input.is_cuda else _WHY_SMALL)
-        try:
-            if return_indices:
-                return F.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
-            return torch.max_pool2d(
-                input, kernel_size, kernel_size if stride is None else stride, padding, dilation, ceil_mode
-            )
-        except (RuntimeError, TypeError, NotImplementedError) as error:
-            window = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation}
-            raise _route.refusal(op, _WANTS, error, input=input, **window, ceil_mode=ceil_mode) from None
-    why = _route.why_stock("max_pool2d", input)
-    if why is None:
-        channels_last, gradient = is_channels_last(input), wants_grad(input)
-        if _route.auto() and input.is_cpu and input.numel() <= _SMALL[1 if channels_last else 0][gradient]:
-            why = _WHY_SMALL
-    if why is None:
-        shape = input.shape
-        window = window_of(kernel_size, stride, padding, dilation)
-        if (
-            window is None
-            or type(ceil_mode) is not bool
-            or type(return_indices) is not bool
-            or len(shape) not in (3, 4)
-            or 0 in shape[-3:]
-        ):
-            why = "arguments only stock takes"
-        elif window[0] * window[1] > MAX_TAPS:
-            why = f"more than {MAX_TAPS} taps"
-        else:
-            kh, kw, sh, sw, ph, pw, dh, dw = window
-            oh = out_size(shape[-2], kh, sh, ph, dh, ceil_mode)
-            ow = out_size(shape[-1], kw, sw, pw, dw, ceil_mode)
-            why = None if oh >= 1 and ow >= 1 else "no output"
-            if _gpu_route.is_auto_on_gpu(input) and not _is_faster_on_gpu(input, channels_last, window, return_indices):
-                why = _gpu_route.WHY
-    if why is not None:
-        return _route.stock(
-            op, why, _WANTS, F.max_pool2d, input=input, kernel_size=kernel_size, stride=stride, padding=padding,
-            dilation=dilation, ceil_mode=ceil_mode, return_indices=return_indices,
-        )  # fmt: skip
-    _route.note_ours(op, "max_pool2d", input)
-    if gradient:
+    arguments = kernel_size, stride, padding, dilation, ceil_mode, return_indices
+    decided, route = _decide(input, kernel_size, stride, dilation, return_indices)
+    plan = MEASURED if route == STOCK else _plan(input, *arguments)
+    if type(plan) is str:
+        return call_stock(op, plan, _WANTS, _stock, _NAMES, input, *arguments, decided=decided)
+    note_ours(op, "max_pool2d", input, decided)
+    window, oh, ow = plan
+    channels_last = is_channels_last(input)
+    if wants_grad(input):
         function = MaxPool2dWithIndicesFunction if return_indices else MaxPool2dFunction
         return function.call(input, channels_last, oh, ow, window)
     y, offsets = pool_forward(input, channels_last, return_indices, oh, ow, *window)
-    return (y, pool_indices(offsets, channels_last, shape[-1], *window)) if return_indices else y
+    return (y, pool_indices(offsets, channels_last, input.shape[-1], *window)) if return_indices else y
 
 
-@_route.drop_in(F.max_pool2d, _WANTS)
+@drop_in(F.max_pool2d, _WANTS)
 def max_pool2d(
     input: Tensor,
     kernel_size: int | tuple[int, int],
@@ -169,7 +177,7 @@ def max_pool2d(
     return _max_pool("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-@_route.drop_in(F.max_pool2d_with_indices, _WANTS)
+@drop_in(F.max_pool2d_with_indices, _WANTS)
 def max_pool2d_with_indices(
     input: Tensor,
     kernel_size: int | tuple[int, int],

@@ -12,9 +12,12 @@ from torch.jit import is_scripting
 from torch.nn import functional as F
 from torch.nn.modules import module as _module
 
-from . import _gpu_route, _observers, _route
+from . import _choice, _gpu, _observers
+from ._conv2d_relu_max_pool2d_route import is_ever_ours_on_gpu
 from ._counterpart import Counterpart
 from ._scripting import stock_method
+from ._servable import PLAIN
+from ._table import APART, JOINED, NO_YES, Family
 from .batch_norm_relu_max_pool2d import BatchNormReLUMaxPool2d
 from .conv2d import Conv2d, ConvReLU2d
 from .conv2d_relu_max_pool2d import ConvReLUMaxPool2d
@@ -63,7 +66,7 @@ class Sequential(nn.Sequential, metaclass=Counterpart):
     def _join(self, input: Tensor) -> Tensor:
         if type(self).__iter__ is not nn.Sequential.__iter__ or _watches_all():
             return super().forward(input)
-        joins = type(input) not in _route.PLAIN or _gpu_route.may_join(input)
+        joins = type(input) not in PLAIN or _may_join(input)
         layers, ahead = iter(self._modules.values()), []
         while (layer := ahead.pop(0) if ahead else next(layers, _END)) is not _END:
             may_join = id(type(layer)) in _SERVED and (joins or _has_few_taps(layer)) and not _watched(layer)
@@ -71,6 +74,14 @@ class Sequential(nn.Sequential, metaclass=Counterpart):
             input = layer(input) if count == 1 else _served([layer, *ahead[: count - 1]], input)
             del ahead[: count - 1]
         return input
+
+
+# Whether it is worth looking at what layers joined to their next would be: on a GPU's host that costs 10 us.
+_GPU = Family("sequential", "cuda", APART, (APART, JOINED), "elements", gradient=NO_YES, captured=NO_YES)
+
+
+def _may_join(x: Tensor) -> bool:
+    return not _gpu.decides(x) or _gpu.route(_GPU, 2 if torch.is_grad_enabled() else 0, x.numel()) == JOINED
 
 
 def _peek(layers: Iterator[nn.Module], ahead: list[nn.Module], index: int) -> nn.Module:
@@ -82,13 +93,13 @@ def _peek(layers: Iterator[nn.Module], ahead: list[nn.Module], index: int) -> nn
 
 def _has_few_taps(layer: nn.Module) -> bool:
     """Whether it is a convolution that wins on a GPU, joined to its ReLU and pooling, at almost every size."""
-    return isinstance(layer, nn.Conv2d) and layer.weight.shape[1:].numel() <= _gpu_route.MOST_TAPS
+    return isinstance(layer, nn.Conv2d) and is_ever_ours_on_gpu(layer.weight)
 
 
 def _together(input: Tensor, first: nn.Module, layers: Iterator[nn.Module], ahead: list[nn.Module]) -> int:
     """How many layers one kernel serves, `first` among them, which nobody watches."""
     second = _peek(layers, ahead, 0)
-    if type(second) is not nn.ReLU or type(input) not in _route.PLAIN or _watched(second):
+    if type(second) is not nn.ReLU or type(input) not in PLAIN or _watched(second):
         return 1
     with_relu, with_pool = _SERVED[id(type(first))]
     if with_pool is not None:
@@ -101,7 +112,7 @@ def _together(input: Tensor, first: nn.Module, layers: Iterator[nn.Module], ahea
 def _served(layers: list[nn.Module], input: Tensor) -> Tensor:
     first = layers[0]
     with_relu, with_pool = _SERVED[id(type(first))]
-    with _route.serving(first) if _route.layers() else _NOBODY:
+    with _choice.serving(first) if _choice.layers() else _NOBODY:
         return with_relu(first, input) if len(layers) == 2 else with_pool(first, input, layers[2])
 
 
@@ -120,7 +131,7 @@ def _watched(module: nn.Module) -> bool:
 
 
 def _has_hooks(hooks: dict[int, Callable]) -> bool:
-    """Whether it has more than explain()'s, which asks :func:`torchext._route.serving` instead."""
+    """Whether it has more than explain()'s, which asks :func:`torchext._choice.serving` instead."""
     return any(getattr(hook, "__module__", None) != "torchext.explain" for hook in hooks.values()) if hooks else False
 
 
