@@ -8,6 +8,8 @@
 #include "types.h"
 
 namespace torchext {
+enum class LinearAlgorithm : int64_t { kLibrary, kNative };  // on the CPU; torchext/linear_relu.py chooses
+
 struct LinearShape {
   int64_t m, k, n;
 };  // x: [m, k]   w: [n, k]   b: [n]   y, dy: [m, n]
