@@ -1,5 +1,5 @@
-// conv2d and conv2d_relu, glue. On the CPU: our direct kernel, Winograd's algorithm, or oneDNN's convolution and the
-// passes around it.
+// conv2d and conv2d_relu, glue. On the CPU: our direct kernel, Winograd's algorithm,
+// or oneDNN's convolution and the passes around it.
 #include <atomic>
 
 #include "conv2d_direct.h"
