@@ -2,9 +2,9 @@
 #include "linear_relu.h"
 
 #include "cpu/scratch.h"
-#include "cuda_product.h"
-#include "glue.h"
-#include "onednn.h"
+#include "glue/cuda_product.h"
+#include "glue/onednn.h"
+#include "glue/torch.h"
 
 namespace torchext {
 namespace {
