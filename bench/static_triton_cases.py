@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchext import kernels
+from torchext.linear_relu import NATIVE
 
 HALF, SINGLE, DOUBLE = torch.bfloat16, torch.float32, torch.float64
 
@@ -79,14 +80,14 @@ def linear_relu() -> Iterator[Callable]:
     large, small = (8192, 1024, 4096), (512, 784, 256)  # the small ones' sums fall into pieces
     for dtype, (m, k, n) in ((HALF, large), (HALF, small), (SINGLE, large), (DOUBLE, large)):
         x, w, y = (meta(*shape, dtype=dtype) for shape in ((m, k), (n, k), (m, n)))
-        yield partial(forward, x, w, meta(n, dtype=dtype))
-        yield partial(backward, y, x, w, y, *every)
+        yield partial(forward, x, w, meta(n, dtype=dtype), NATIVE)
+        yield partial(backward, y, x, w, y, NATIVE, *every)
     with_tf32 = partial(_with_precision, "matmul", "tf32")
     x, w, y = meta(8192, 1024), meta(4096, 1024), meta(8192, 4096)
-    yield partial(with_tf32, forward, x, w, meta(4096))
-    yield partial(with_tf32, backward, y, x, w, y, *every)
+    yield partial(with_tf32, forward, x, w, meta(4096), NATIVE)
+    yield partial(with_tf32, backward, y, x, w, y, NATIVE, *every)
     unaligned = meta(8192, 1025, dtype=HALF)[:, :1023]
-    yield partial(forward, unaligned, meta(4096, 1023, dtype=HALF), None)
+    yield partial(forward, unaligned, meta(4096, 1023, dtype=HALF), None, NATIVE)
 
 
 def conv2d() -> Iterator[Callable]:

@@ -1,8 +1,8 @@
 // batch_norm_relu_max_pool2d, glue: allocate once, then each pass over the threads. There is no CUDA kernel.
 #include "batch_norm_relu_max_pool2d.h"
 
-#include "glue.h"
-#include "memory_format.h"
+#include "glue/memory_format.h"
+#include "glue/torch.h"
 
 namespace torchext {
 namespace {

@@ -1,11 +1,11 @@
-// conv2d and conv2d_relu, glue. On the CPU: our direct kernel, Winograd's algorithm, or oneDNN's convolution and the
-// passes around it.
+// conv2d and conv2d_relu, glue. On the CPU: our direct kernel, Winograd's algorithm,
+// or oneDNN's convolution and the passes around it.
 #include <atomic>
 
-#include "conv2d_direct.h"
 #include "conv2d_winograd.h"
-#include "onednn.h"
-#include "tf32.h"
+#include "glue/conv2d_direct.h"
+#include "glue/onednn.h"
+#include "glue/tf32.h"
 
 namespace torchext {
 namespace {

@@ -1,15 +1,14 @@
-// conv2d:  y[n, k, p, q] = b[k] + sum_{c, r, s} x[n, c, p*sh - ph + r*dh, q*sw - pw + s*dw] w[k, c, r, s],   x = 0
-// outside the image,
-//          c running over the channels of k's group.
+// conv2d:  y[n, k, p, q] = b[k] + sum_{c, r, s} x[n, c, p sh - ph + r dh, q sw - pw + s dw] w[k, c, r, s],
+//          c running over the channels of k's group, x = 0 outside the image.
 // conv2d_relu:             the same, then max(y, 0); NaN stays NaN.
-// conv2d_relu_max_pool2d:  the same, then the maximum of each pooling window, and offset[n, k, p', q'] = the tap i*kw +
-// j of the window
-//                          that holds it, or kDead where ReLU makes it 0 and so stops the gradient.
+// conv2d_relu_max_pool2d:  the same, then the maximum of each pooling window, and
+//                          offset[n, k, p', q'] = the tap i kw + j of the window that holds it,
+//                          or kDead where ReLU makes it 0 and so stops the gradient.
 //
 // Backward, with dz = dy where y > 0 or is NaN (conv2d: dz = dy; pooled: dy put back at its tap, kDead dropped):
 //   dx[n, c, h, w] = sum dz[n, k, p, q] w[k, c, r, s] over all (k, p, q, r, s) that read x[n, c, h, w]
-//   dw[k, c, r, s] = sum_{n, p, q} dz[n, k, p, q] x[n, c, p*sh - ph + r*dh, q*sw - pw + s*dw]      db[k] = sum_{n, p,
-//   q} dz[n, k, p, q]
+//   dw[k, c, r, s] = sum_{n, p, q} dz[n, k, p, q] x[n, c, p sh - ph + r dh, q sw - pw + s dw]
+//   db[k] = sum_{n, p, q} dz[n, k, p, q]
 // Sums are kept in acc_t<T>.
 #pragma once
 #include "types.h"
@@ -38,8 +37,8 @@ template <typename T>
 int64_t conv2d_images(ConvShape, const ConvPool*);
 template <typename T>
 int64_t conv2d_backward_images(ConvShape, const ConvPool*, bool wants_dx);
-// w as forward reads it, and as the input gradient does: k * group_c * r * s accumulators, or more where blocks
-// overlap.
+// w as forward reads it, and as the input gradient does: k * group_c * r * s accumulators,
+// or more where blocks overlap.
 template <typename T>
 int64_t conv2d_pack_size(ConvShape);
 template <typename T>
@@ -49,8 +48,8 @@ int64_t conv2d_pack_dx_size(ConvShape);
 template <typename T>
 void conv2d_pack_dx(acc_t<T>* packed, const T* w, ConvShape);
 
-// Images [n0, n1). Null pool: y is [n, k, p, q] and offsets is not read; else y and offsets are the pooled ones, and
-// relu holds.
+// Images [n0, n1). Null pool: y is [n, k, p, q] and offsets is not read;
+// else y and offsets are the pooled ones, and relu holds.
 template <typename T>
 void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T* b, bool relu, ConvShape,
             const ConvPool*, int64_t n0, int64_t n1);

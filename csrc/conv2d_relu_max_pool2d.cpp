@@ -1,7 +1,7 @@
 // conv2d_relu_max_pool2d, glue: the shape of the convolution and of the pooling, then one call to the direct kernels.
 #include "conv2d_relu_max_pool2d.h"
 
-#include "conv2d_direct.h"
+#include "glue/conv2d_direct.h"
 
 namespace torchext {
 namespace {

@@ -1,5 +1,5 @@
 // cross_entropy, glue: view the logits as [n, c, s], allocate once, then hand raw pointers to the backend.
-#include "cross_entropy_loss.h"
+#include "glue/cross_entropy_loss.h"
 
 #include <vector>
 

@@ -83,8 +83,8 @@ int64_t cross_entropy(T* losses, SoftmaxStats<acc_t<T>>, const T* x, const Targe
 // From those of `count` blocks: the total weight and, unless `loss` is null, the losses' sum or mean.
 template <typename T>
 void total_loss(T* loss, acc_t<T>* total_weight, bool mean, const double* sums, int64_t count, void* stream);
-// dx may be x. dloss has an element a position (`each`) or one for all, or is null: 1. It is divided by *divisor unless
-// that is null.
+// dx may be x. dloss has an element a position (`each`) or one for all, or is null: 1.
+// It is divided by *divisor unless that is null.
 template <typename T>
 void cross_entropy_backward(T* dx, const T* dloss, bool each, const acc_t<T>* divisor, const T* x, const Target<T>&,
                             SoftmaxStats<acc_t<T>>, ClassShape, void* stream);

@@ -1,7 +1,7 @@
 // dropout, glue: one pass over memory, in whatever order the output lies there.
 #include "dropout.h"
 
-#include "glue.h"
+#include "glue/torch.h"
 
 namespace torchext {
 namespace {

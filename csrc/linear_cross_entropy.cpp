@@ -1,9 +1,9 @@
 // linear_cross_entropy, glue: allocate once, then take the rows in chunks through the backend's products and softmax.
 #include <vector>
 
-#include "cuda_product.h"
-#include "linear_cross_entropy_chunks.h"
-#include "onednn.h"
+#include "glue/cuda_product.h"
+#include "glue/linear_cross_entropy_chunks.h"
+#include "glue/onednn.h"
 
 namespace torchext::linear_cross_entropy {
 namespace {

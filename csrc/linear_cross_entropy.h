@@ -1,7 +1,8 @@
 // logits z = x w^T + b, never held whole:  z[i, j, d] = sum_p x[i, p] w[j, d, p] + b[j, d]
 //   loss = cross_entropy(z, target), and dz its gradient; both as csrc/cross_entropy.h has them
-//   dx[i, p] = sum_jd dz[i, j, d] w[j, d, p]     dw[j, d, p] = sum_i dz[i, j, d] x[i, p]     db[j, d] = sum_i dz[i, j,
-//   d]
+//   dx[i, p] = sum_jd dz[i, j, d] w[j, d, p]
+//   dw[j, d, p] = sum_i dz[i, j, d] x[i, p]
+//   db[j, d] = sum_i dz[i, j, d]
 //
 // Rows of x go through in chunks: a chunk's logits, their softmax, their gradient in the same place, and from that the
 // chunk's rows of dx and its share of dw and db. The products are csrc/linear_relu.h's, or the BLAS's on the CPU, the

@@ -1,25 +1,13 @@
 // linear and linear_relu, glue: allocate once, then hand raw pointers to the backend.
 #include "linear_relu.h"
 
-#include "cpu/isa.h"
 #include "cpu/scratch.h"
-#include "cuda_product.h"
-#include "glue.h"
-#include "onednn.h"
+#include "glue/cuda_product.h"
+#include "glue/onednn.h"
+#include "glue/torch.h"
 
 namespace torchext {
 namespace {
-// Where torch's library is faster than our product: where it knows of instructions that ours does not use, twice as
-// fast on all but small products. With AVX2 and on Zen 4 ours is at the multiply-add units' peak from (64,256)->120 on:
-// 103 to 111 GFLOP/s on a Zen 4 core (MKL: 85 to 102), 88 to 97 on a Zen 3 core (MKL: 57 to 93, oneDNN: 46 to 80). On a
-// Zen 5 core, oneDNN's 186 (MKL: 87) are more than our one level of panels. A library spends 10 us on finding its
-// kernel.
-bool library_wins(ScalarType dtype, LinearShape s) {
-  const bool half = dtype == ScalarType::BFloat16 || dtype == ScalarType::Half;
-  const bool at_peak = cpu::isa() == cpu::Isa::kAvx2 || (cpu::is_zen4() && !half);
-  return !at_peak && s.m * s.n * s.k > 1 << 21;
-}
-
 // c = a b + bias, then max(., 0) if relu: in one piece a thread, as nearly square as the threads divide.
 template <typename T>
 void own_product(T* c, const T* a, const T* b, const T* bias, bool relu, MatmulShape s) {
@@ -69,11 +57,12 @@ void own_product(Tensor& y, const Tensor& x, const Tensor& w, const std::optiona
 
 struct Cpu {
   // Whether backward writes into tensors it is given, or allocates its results itself.
-  static bool fills(ScalarType dtype, LinearShape s) { return !library_wins(dtype, s); }
+  static bool fills(LinearAlgorithm algorithm) { return algorithm == LinearAlgorithm::kNative; }
   static Tensor operand(const Tensor& t) { return t.stride(0) == 1 || t.stride(1) == 1 ? t : dense(t); }
 
-  static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, LinearShape s) {
-    if (library_wins(x.scalar_type(), s)) return library(x, w, b, relu);
+  static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, LinearShape s,
+                        LinearAlgorithm algorithm) {
+    if (algorithm == LinearAlgorithm::kLibrary) return library(x, w, b, relu);
     Tensor y = empty(x, {s.m, s.n});
     dispatch_float(x, "linear", [&]<typename T>() { own_product<T>(y, x, w, b, relu); });
     return y;
@@ -81,8 +70,8 @@ struct Cpu {
 
   // y masks dy, if there is one; dx, dw and db are null where not wanted.
   static void backward(Tensor* dx, Tensor* dw, Tensor* db, const Tensor& dy, const Tensor& x, const Tensor& w,
-                       const Tensor* y, LinearShape s) {
-    const bool own = fills(dy.scalar_type(), s);
+                       const Tensor* y, LinearShape s, LinearAlgorithm algorithm) {
+    const bool own = fills(algorithm);
     Tensor dz = y && !own ? empty(dy, {s.m, s.n}) : dy;
     dispatch_float(dy, "linear_backward", [&]<typename T>() {
       cpu::Scratch<T> scratch(y && own ? s.m * s.n : 0);
@@ -121,10 +110,11 @@ struct Cpu {
 
 // On a GPU, and on the CPU as the `.simt` overloads.
 struct Cuda {
-  static bool fills(ScalarType, LinearShape) { return true; }
+  static bool fills(LinearAlgorithm) { return true; }
   static Tensor operand(const Tensor& t) { return dense(t); }
 
-  static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, LinearShape s) {
+  static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, LinearShape s,
+                        LinearAlgorithm) {
     const OnDevice on(x);
     Tensor y = empty(x, {s.m, s.n});
     dispatch_float(x, "linear", [&]<typename T>() {
@@ -134,7 +124,7 @@ struct Cuda {
   }
 
   static void backward(Tensor* dx, Tensor* dw, Tensor* db, const Tensor& dy, const Tensor& x, const Tensor& w,
-                       const Tensor* y, LinearShape s) {
+                       const Tensor* y, LinearShape s, LinearAlgorithm) {
     const OnDevice on(x);
     const bool masks = y && (dx || dw);
     Tensor dz = masks ? empty(dy, {s.m, s.n}) : dy;
@@ -152,24 +142,25 @@ struct Cuda {
 };
 
 template <class Backend, bool kRelu>
-Tensor linear(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b) {
+Tensor linear(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, int64_t algorithm) {
   require(x.dim() == 2 && w.dim() == 2 && x.size(1) == w.size(1), "linear: expected x [m, k] and w [n, k] with one k");
-  return Backend::forward(Backend::operand(x), Backend::operand(w), dense(b), kRelu, {x.size(0), x.size(1), w.size(0)});
+  return Backend::forward(Backend::operand(x), Backend::operand(w), dense(b), kRelu, {x.size(0), x.size(1), w.size(0)},
+                          LinearAlgorithm(algorithm));
 }
 
 // y is linear_relu's result, and masks dy; without it this is linear's backward. What is not wanted comes back empty.
 template <class Backend>
 std::tuple<Tensor, Tensor, Tensor> linear_backward(const Tensor& dy, const Tensor& x, const Tensor& w,
-                                                   const std::optional<Tensor>& y, bool want_dx, bool want_dw,
-                                                   bool want_db) {
+                                                   const std::optional<Tensor>& y, int64_t algorithm, bool want_dx,
+                                                   bool want_dw, bool want_db) {
   const LinearShape s{x.size(0), x.size(1), w.size(0)};
   auto result = [&](bool own, Sizes sizes) { return own ? empty(x, sizes) : empty(x, {0}); };
-  const bool fills = Backend::fills(x.scalar_type(), s);
+  const bool fills = Backend::fills(LinearAlgorithm(algorithm));
   Tensor dx = result(want_dx && fills, {s.m, s.k}), dw = result(want_dw && fills, {s.n, s.k});
   Tensor db = result(want_db, {s.n});
   const std::optional<Tensor> mask = dense(y);
   Backend::backward(want_dx ? &dx : nullptr, want_dw ? &dw : nullptr, want_db ? &db : nullptr, dense(dy),
-                    Backend::operand(x), Backend::operand(w), mask ? &*mask : nullptr, s);
+                    Backend::operand(x), Backend::operand(w), mask ? &*mask : nullptr, s, LinearAlgorithm(algorithm));
   return {dx, dw, db};
 }
 

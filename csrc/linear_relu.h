@@ -8,12 +8,14 @@
 #include "types.h"
 
 namespace torchext {
+enum class LinearAlgorithm : int64_t { kLibrary, kNative };  // on the CPU; torchext/linear_relu.py chooses
+
 struct LinearShape {
   int64_t m, k, n;
 };  // x: [m, k]   w: [n, k]   b: [n]   y, dy: [m, n]
 
-// c[i, j] = sum_p a(i, p) b(p, j):  a(i, p) = a[i * a_row + p * a_col],  b(p, j) = b[p * b_row + j * b_col],  c: [m, n]
-// dense
+// c[i, j] = sum_p a(i, p) b(p, j):  a(i, p) = a[i * a_row + p * a_col],  b(p, j) = b[p * b_row + j * b_col];
+// c: [m, n], dense
 struct MatmulShape {
   int64_t m, n, k, a_row, a_col, b_row, b_col;
 };
@@ -23,8 +25,8 @@ struct MatmulPart {
   int64_t i0, i1, j0, j1;
 };  // rows [i0, i1), columns [j0, j1) of c
 
-// A part of c = a b + bias, then max(., 0) if relu; bias: [n] or null. One of a_row and a_col is 1, one of b_row and
-// b_col too.
+// A part of c = a b + bias, then max(., 0) if relu; bias: [n] or null. One of a_row and a_col is 1,
+// one of b_row and b_col too.
 template <typename T>
 void matmul(T* c, const T* a, const T* b, const T* bias, bool relu, MatmulShape, MatmulPart);
 // y += bias, then max(., 0) if relu, in place; bias: [n] or null

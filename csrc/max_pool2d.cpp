@@ -1,7 +1,7 @@
 // max_pool2d, glue: allocate once, then hand raw pointers to the backend.
 #include "max_pool2d.h"
 
-#include "glue.h"
+#include "glue/torch.h"
 
 namespace torchext {
 namespace {

@@ -151,18 +151,18 @@ def forward(x: Tensor, w: Tensor, b: Tensor | None, relu: bool) -> Tensor:
 
 
 @implements("linear")
-def linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+def linear(x: Tensor, w: Tensor, b: Tensor | None, algorithm: int) -> Tensor:
     return forward(x, w, b, relu=False)
 
 
 @implements("linear_relu")
-def linear_relu(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+def linear_relu(x: Tensor, w: Tensor, b: Tensor | None, algorithm: int) -> Tensor:
     return forward(x, w, b, relu=True)
 
 
 @implements("linear_backward")
 def linear_backward(
-    dy: Tensor, x: Tensor, w: Tensor, y: Tensor | None, want_dx: bool, want_dw: bool, want_db: bool
+    dy: Tensor, x: Tensor, w: Tensor, y: Tensor | None, algorithm: int, want_dx: bool, want_dw: bool, want_db: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     dx, dw = x.new_empty(x.shape if want_dx else 0), x.new_empty(w.shape if want_dw else 0)
     db = x.new_empty(w.shape[0] if want_db else 0)

@@ -24,6 +24,7 @@ ROOMS = (
     "tests/test_{stem}.py",
     "bench/bench_{stem}.py",
 )
+SHARED_GLUE = "csrc/glue/{stem}_*.h"  # where an op's glue shares with another's
 GPU_ROOMS = ("csrc/cuda/{stem}.cu", "kernels/{stem}.py", "tests/csrc/mutate_{stem}.cu")  # where it has such a kernel
 BUILT = (".*", "__pycache__", "build", "dist", "*.egg-info")
 LINES = 300
@@ -59,7 +60,8 @@ def test_an_op_lives_in_its_rooms_and_nowhere_else(stem):
     rooms = {room.format(stem=stem) for room in ROOMS}
     assert rooms <= found
     extra = found - rooms
-    assert all(Path(f).parent in {Path(room).parent for room in (*rooms, *GPU_ROOMS)} for f in extra), extra
+    homes = {Path(room).parent for room in (*rooms, *GPU_ROOMS, SHARED_GLUE)}
+    assert all(Path(f).parent in homes for f in extra), extra
     assert all(stem in Path(f).name for f in extra)
 
 
@@ -74,12 +76,21 @@ def test_kernels_see_no_torch_but_the_element_types():
         assert "torch/" not in text.replace('"../types.h"', ""), f"{name} includes torch"
 
 
+def in_room(room, pattern):
+    """The files that lie in the folder itself."""
+    return {name for name in tracked(f"{room}/{pattern}") if Path(name).parent == Path(room)}
+
+
+def test_contracts_see_no_torch_but_the_element_types():
+    for name in in_room("csrc", "*.h") - {"csrc/types.h"}:
+        text = (ROOT / name).read_text()
+        assert "#include <torch/" not in text and '#include "glue/' not in text, f"{name} includes torch"
+
+
 def test_torch_is_seen_through_the_glue_alone():
-    for name in tracked("csrc/*.cpp"):
-        if "/" not in name.removeprefix("csrc/"):
-            assert "#include <torch/" not in (ROOT / name).read_text(), (
-                f"{name} includes torch itself; glue.h is the place"
-            )
+    for name in in_room("csrc", "*.cpp") | in_room("csrc/glue", "*.h") - {"csrc/glue/torch.h"}:
+        text = (ROOT / name).read_text()
+        assert "#include <torch/" not in text, f"{name} includes torch itself; csrc/glue/torch.h is the place"
 
 
 def test_every_op_has_a_schema_a_fake_and_a_cpu_kernel():

@@ -227,7 +227,7 @@ for stem in ours:
     for name in _op.OPS[stem]:
         assert _op._has_kernel(f"torchext::{name}.triton", "CPU"), name
 x = torch.randn(4, 8)
-got = _op._by_triton("linear_relu")(x, torch.eye(8), None)
+got = _op._by_triton("linear_relu")(x, torch.eye(8), None, 1)
 assert torch.equal(got, x.relu())
 """
     environment = {"TRITON_INTERPRET": "1", "PATH": "", "OMP_NUM_THREADS": "1"}

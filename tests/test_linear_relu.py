@@ -12,6 +12,7 @@ from torch.nn import functional as stock_F
 
 import torchext
 from torchext import nn
+from torchext.linear_relu import LIBRARY, NATIVE
 from torchext.nn import functional as F
 
 
@@ -104,15 +105,18 @@ def test_one_tensor_in_two_places_gets_both_gradients():
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_opcheck(name, dtype, overload):
+@pytest.mark.parametrize("algorithm", [LIBRARY, NATIVE])
+def test_opcheck(name, dtype, algorithm, overload):
+    if overload != "default" and algorithm == LIBRARY:
+        pytest.skip("a choice of the CPU's")
     x, w, b = (torch.randn(*s, dtype=dtype) for s in ((5, 6), (3, 6), (3,)))
     op, backward = (getattr(getattr(torch.ops.torchext, o), overload) for o in (name, "linear_backward"))
-    library.opcheck(op, (x, w, b))
-    library.opcheck(op, (x.t().contiguous().t(), w, None))
-    y = op(x, w, b)
+    library.opcheck(op, (x, w, b, algorithm))
+    library.opcheck(op, (x.t().contiguous().t(), w, None, algorithm))
+    y = op(x, w, b, algorithm)
     for wanted in ((True, True, True), (False, True, False), (True, False, True)):
-        library.opcheck(backward, (y, x, w, y, *wanted))
-        library.opcheck(backward, (y, x, w, None, *wanted))
+        library.opcheck(backward, (y, x, w, y, algorithm, *wanted))
+        library.opcheck(backward, (y, x, w, None, algorithm, *wanted))
 
 
 def test_vmap_and_per_sample_gradients(pair):
@@ -217,7 +221,7 @@ def test_only_the_wanted_gradients_are_computed(trace):
     class Spy(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             if "linear_backward" in str(function):
-                wanted.append(args[4:])
+                wanted.append(args[5:])
             return function(*args, **(kwargs or {}))
 
     with Spy():

@@ -1,9 +1,10 @@
-"""The CPU's own matrix product behind linear_relu: every edge of its tiles, blocks and layouts."""
+"""The CPU's own matrix product behind linear_relu: every edge of its tiles, blocks and layouts; and the library's."""
 
 import pytest
 import torch
 
 import torchext
+from torchext.linear_relu import LIBRARY, NATIVE
 from torchext.nn import functional as F
 
 ops = torch.ops.torchext
@@ -14,12 +15,12 @@ DEEP = (1, 2, 7, 8, 9, 17, 131, 133, 263, 264, 265, 529)
 BLOCKS = [(257, 40, 31), (31, 40, 505), (300, 10, 520), (70, 1024, 20), (20, 512, 70)]
 
 
-def product(dtype, m, k, n, relu=True):
+def product(dtype, m, k, n, relu=True, algorithm=NATIVE):
     """linear_relu and all of its gradients, by our kernels, by stock's and in float64; of small whole numbers."""
     torch.manual_seed(m * 5003 + k * 71 + n)
     x, w, b, dy = (torch.randint(-3, 4, s).to(dtype) for s in ((m, k), (n, k), (n,), (m, n)))
-    y = (ops.linear_relu if relu else ops.linear)(x, w, b)
-    ours = (y, *ops.linear_backward(dy, x, w, y if relu else None, True, True, True))
+    y = (ops.linear_relu if relu else ops.linear)(x, w, b, algorithm)
+    ours = (y, *ops.linear_backward(dy, x, w, y if relu else None, algorithm, True, True, True))
     x, w, b, dy = (t.double() for t in (x, w, b, dy))
     y = x @ w.t() + b
     y = y.relu() if relu else y
@@ -27,9 +28,9 @@ def product(dtype, m, k, n, relu=True):
     return ours, (y, dz @ w, dz.t() @ x, dz.sum(0))
 
 
-def assert_exact(dtype, m, k, n, relu=True):
+def assert_exact(dtype, m, k, n, relu=True, algorithm=NATIVE):
     """Sums of small whole numbers are exact in float32: only the last rounding, to `dtype`, is left."""
-    for what, ours, exact in zip(("y", "dx", "dw", "db"), *product(dtype, m, k, n, relu)):
+    for what, ours, exact in zip(("y", "dx", "dw", "db"), *product(dtype, m, k, n, relu, algorithm)):
         assert torch.equal(ours, exact.to(dtype)), f"{what} of m = {m}, k = {k}, n = {n}"
 
 
@@ -56,7 +57,14 @@ def test_several_blocks_of_rows_columns_and_depth(cpu_isa, m, k, n):
 
 
 def test_blocks_of_all_three_at_once(cpu_isa):
-    assert_exact(torch.float32, 259, 300, 507)  # not bfloat16: but on AVX2 a library's, which rounds before the bias
+    for dtype in (torch.float32, torch.bfloat16):
+        assert_exact(dtype, 259, 300, 507)
+
+
+@pytest.mark.parametrize("m, k, n", [*BLOCKS, (259, 300, 507)])
+@pytest.mark.parametrize("relu", [False, True])
+def test_products_by_the_library_are_exact_too(m, k, n, relu):
+    assert_exact(torch.float32, m, k, n, relu, LIBRARY)  # of 16-bit types it rounds before the bias is added
 
 
 LAYOUTS = {
@@ -76,20 +84,21 @@ LAYOUTS = {
 def test_operands_of_any_layout(cpu_isa, x_layout, w_layout, m, k, n):
     x, w, b, dy = (torch.randn(*s) for s in ((m, k), (n, k), (n,), (m, n)))
     x, w = x_layout(x), w_layout(w)
-    got = (ops.linear(x, w, b), *ops.linear_backward(dy, x, w, None, True, True, True))
-    dense = (ops.linear(x.contiguous(), w.contiguous(), b),
-             *ops.linear_backward(dy, x.contiguous(), w.contiguous(), None, True, True, True))  # fmt: skip
+    got = (ops.linear(x, w, b, NATIVE), *ops.linear_backward(dy, x, w, None, NATIVE, True, True, True))
+    dense = (ops.linear(x.contiguous(), w.contiguous(), b, NATIVE),
+             *ops.linear_backward(dy, x.contiguous(), w.contiguous(), None, NATIVE, True, True, True))  # fmt: skip
     assert all(torch.equal(ours, want) for ours, want in zip(got, dense))
 
 
 @pytest.mark.parametrize("m, k, n", [(2000, 30, 40), (40, 30, 2000), (300, 600, 130), (64, 784, 500), (513, 300, 10)])
-def test_the_number_of_threads_does_not_show_in_a_single_bit(threads, cpu_isa, m, k, n):
+@pytest.mark.parametrize("algorithm", [LIBRARY, NATIVE])
+def test_the_number_of_threads_does_not_show_in_a_single_bit(threads, cpu_isa, algorithm, m, k, n):
     x, w, b, dy = (torch.randn(*s) for s in ((m, k), (n, k), (n,), (m, n)))
     results = []
     for count in (1, 2, 3, 4):
         threads(count)
-        y = ops.linear_relu(x, w, b)
-        results.append((y, *ops.linear_backward(dy, x, w, y, True, True, True)))
+        y = ops.linear_relu(x, w, b, algorithm)
+        results.append((y, *ops.linear_backward(dy, x, w, y, algorithm, True, True, True)))
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other))
 
 
@@ -97,10 +106,10 @@ def test_nan_and_infinity_stay_in_their_rows_and_columns(cpu_isa):
     x, w, b = torch.randn(30, 20), torch.randn(50, 20), torch.randn(50)
     x[7, 3], w[31, 4], b[49] = float("nan"), float("inf"), float("nan")
     want = torch.nn.functional.linear(x.double(), w.double(), b.double()).relu()
-    got = ops.linear_relu(x, w, b)
+    got = ops.linear_relu(x, w, b, NATIVE)
     assert torch.equal(got.isnan(), want.isnan()) and torch.equal(got.isinf(), want.isinf())
     dy = torch.randn(30, 50)
-    dx, dw, db = ops.linear_backward(dy, x, w, got, True, True, True)
+    dx, dw, db = ops.linear_backward(dy, x, w, got, NATIVE, True, True, True)
     dz = torch.where(got <= 0, 0.0, dy).double()
     for ours, exact in ((dx, dz @ w.double()), (dw, dz.t() @ x.double()), (db, dz.sum(0))):
         assert torch.equal(ours.isnan(), exact.isnan())

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from torchext import _route
+from torchext.linear_relu import NATIVE
 
 pytestmark = pytest.mark.skipif(_route.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -14,8 +15,8 @@ def run(dtype, m, k, n, seed=0):
     torch.manual_seed(0)
     _route.simt().seed(seed)
     x, w, b, dy = (torch.randn(*s, dtype=torch.float64).to(dtype) for s in ((m, k), (n, k), (n,), (m, n)))
-    y = ops.linear_relu.simt(x, w, b)
-    return (x, w, b, dy), (y, *ops.linear_backward.simt(dy, x, w, y, True, True, True))
+    y = ops.linear_relu.simt(x, w, b, NATIVE)
+    return (x, w, b, dy), (y, *ops.linear_backward.simt(dy, x, w, y, NATIVE, True, True, True))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

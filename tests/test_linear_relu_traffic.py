@@ -4,6 +4,8 @@ import pytest
 import torch
 from traffic import launches, needs_simt
 
+from torchext.linear_relu import NATIVE
+
 pytestmark = needs_simt
 ops = torch.ops.torchext
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -13,12 +15,13 @@ def products(dtype, m, k, n):
     """The launches of forward, mask, dx and dw; and the bytes of x, w and y."""
     x, w, dy = (torch.randn(s).to(dtype) for s in ((m, k), (n, k), (m, n)))
     results = []
-    forward = launches(lambda: results.append(ops.linear_relu.simt(x, w, None)))
+    forward = launches(lambda: results.append(ops.linear_relu.simt(x, w, None, NATIVE)))
     (y,) = results
     dx, dw = (
-        launches(lambda w_=wanted: ops.linear_backward.simt(dy, x, w, None, *w_)) for wanted in ((1, 0, 0), (0, 1, 0))
+        launches(lambda w_=wanted: ops.linear_backward.simt(dy, x, w, None, NATIVE, *w_))
+        for wanted in ((1, 0, 0), (0, 1, 0))
     )
-    mask = launches(lambda: ops.linear_backward.simt(dy, x, w, y, False, False, True))
+    mask = launches(lambda: ops.linear_backward.simt(dy, x, w, y, NATIVE, False, False, True))
     return (forward, dx, dw), mask, [t.numel() * t.element_size() for t in (x, w, y)]
 
 

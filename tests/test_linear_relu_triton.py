@@ -8,6 +8,7 @@ if not TRITON:
     pytest.skip("needs Triton, and a GPU or its interpreter", allow_module_level=True)
 
 from torchext.kernels import launch, linear_relu, product
+from torchext.linear_relu import NATIVE
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 ops = torch.ops.torchext
@@ -26,8 +27,8 @@ def run(dtype, m, k, n, spread=1):
     torch.manual_seed(0)
     x, w, dy = (torch.randn(r, c * spread, dtype=torch.float64).to(dtype)[:, :c] for r, c in ((m, k), (n, k), (m, n)))
     b = torch.randn(n, dtype=torch.float64).to(dtype)
-    y = ops.linear_relu.triton(x, w, b)
-    results = y, *ops.linear_backward.triton(dy, x, w, y, True, True, True)
+    y = ops.linear_relu.triton(x, w, b, NATIVE)
+    results = y, *ops.linear_backward.triton(dy, x, w, y, NATIVE, True, True, True)
     x, w, b, dy, y = (t.double() for t in (x, w, b, dy, y))
     dz = dy.where(y > 0, 0)
     return results, ((x @ w.T + b).relu(), dz @ w, dz.T @ x, dz.sum(0))

@@ -10,6 +10,7 @@ from simt_kernels import COMPILE, ROOT, SANITIZE, needs_simt
 
 import torchext
 from torchext import _route
+from torchext.linear_relu import NATIVE
 
 THREADS = 128
 pytestmark = needs_simt
@@ -154,7 +155,7 @@ def test_traffic_is_counted_per_launch(want_dx):
     simt = _route.simt()
     x, w, y = torch.randn(m, 8), torch.randn(n, 8), torch.randn(m, n)
     simt.record(True)
-    torch.ops.torchext.linear_backward.simt(y, x, w, y, want_dx, False, True)
+    torch.ops.torchext.linear_backward.simt(y, x, w, y, NATIVE, want_dx, False, True)
     mask, add, *_ = simt.launches()
     simt.record(False)
     assert (mask["kernel"], add["kernel"]) == ("relu_backward_kernel<float, 4>", "add_rows_kernel<float>")

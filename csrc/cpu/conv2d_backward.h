@@ -1,7 +1,7 @@
 // Direct convolution for few channels: backward. dz, the gradient before ReLU and pooling, exists for one vector of
 // images at a time, in scratch: masked or put back at the pooling taps as dy comes in. x and dy are read once, dx
-// written once; weight gradients collect in vectors, a lane per image, and their lanes are summed once per range of
-// images.
+// written once; weight gradients collect in vectors, a lane per image,
+// and their lanes are summed once per range of images.
 #ifndef TORCHEXT_CONV2D_BACKWARD
 #define TORCHEXT_CONV2D_BACKWARD
 #include "conv2d_rows.h"
@@ -187,8 +187,8 @@ bool weight_gradient_rows(ConvGradients<T> f, ConvShape s, int64_t n0, int64_t n
   return poison == 0;
 }
 
-// dxs += dz times w, all of dxs but its border's rows: a row gathers from the rows of dz that read it, columns are
-// scattered to.
+// dxs += dz times w, all of dxs but its border's rows: a row gathers from the rows of dz that read it,
+// columns are scattered to.
 template <typename A>
 inline void input_gradient(A* dxs, const A* dz, const A* packed, ConvShape s) {
   constexpr int L = kLanes<A>;

@@ -32,8 +32,8 @@ void conv2d_pack(acc_t<T>* packed, const T* w, ConvShape s) {
     }
 }
 
-// One pooled row of one channel. rows[i]: the row of z under the window's row first + i. kWindow: as with_window()
-// chose.
+// One pooled row of one channel. rows[i]: the row of z under the window's row first + i.
+// kWindow: as with_window() chose.
 template <int kWindow, typename A>
 inline void pool_row(A* y, uint8_t* offsets, const A* const* rows, int64_t first, int64_t count, int64_t z_columns,
                      const ConvPool& pool) {

@@ -1,20 +1,19 @@
 // The three products of a convolution on images in lanes: forward, weight gradient, input gradient. Each keeps a tile
 // of kK x kQ vectors in registers; a weight is one scalar, broadcast. Per step of a 4 x 4 tile: 4 loads, 4 broadcasts,
-// 16 multiply-adds, so the multiply-add units are the bound. Stride and dilation are only distances between the vectors
-// read.
+// 16 multiply-adds, so the multiply-add units are the bound.
+// Stride and dilation are only distances between the vectors read.
 #ifndef TORCHEXT_CONV2D_TILES
 #define TORCHEXT_CONV2D_TILES
 #include "image_lanes.h"
 
-#define TILE \
-  [[gnu::noinline]]  // inlined, its addresses would share registers with the caller's and be spilled in the innermost
-                     // loop
+// Inlined, its addresses would share registers with the caller's and be spilled in the innermost loop.
+#define TILE [[gnu::noinline]]
 
 namespace torchext::cpu::ISA {
 inline constexpr int kPixels = ISA_LEVEL == 512 ? 4 : 2;  // 6 x kPixels accumulators fit 32 or 16 registers
 
-// Channels are taken in blocks of one size: the one that divides n, else 4 with the last block overlapping the one
-// before.
+// Channels are taken in blocks of one size: the one that divides n,
+// else 4 with the last block overlapping the one before.
 inline int64_t block_of(int64_t n) {
   for (int64_t size : {6, 4, 3})
     if (n % size == 0) return size;
@@ -57,8 +56,8 @@ inline void for_pixels(int64_t n, F&& f) {
   }
 }
 
-// Vectors from one plane to the next, odd: a power of two would put all channels of a pixel in one set of the first
-// cache.
+// Vectors from one plane to the next, odd: a power of two would put all
+// channels of a pixel in one set of the first cache.
 inline int64_t x_plane(ConvShape s) { return (s.h + 2 * s.ph) * (s.w + 2 * s.pw) | 1; }
 inline int64_t dz_plane(ConvShape s) { return s.p * s.q | 1; }
 
@@ -99,8 +98,8 @@ TILE void forward_tile(A* z, int64_t z_plane, const A* x, int64_t x_step, const 
       store<A>(z + k * z_plane + q * L, relu ? (acc[k][q] < 0 ? Vec<A>{} : acc[k][q]) : acc[k][q]);
 }
 
-// sums[k][t] += sum over rows and pixels of dz[k] * x at tap t, for the channels from skip_k and the taps from skip_t
-// on.
+// sums[k][t] += sum over rows and pixels of dz[k] * x at tap t,
+// for the channels from skip_k and the taps from skip_t on.
 template <int kK, int kT, typename A>
 TILE void weight_tile(A* sums, int64_t sums_row, const A* dz, int64_t dz_plane, const A* x, const int32_t* taps,
                       int64_t rows, int64_t columns, int64_t x_row, int64_t x_step, int64_t skip_k, int64_t skip_t) {

@@ -110,8 +110,8 @@ inline A poison_of(const A* p, int64_t count) {
   return sum(poison);
 }
 
-// Whether all of x, w and dy is finite: 0 times what is not would be NaN, where a dense product has it and this has
-// not.
+// Whether all of x, w and dy is finite: 0 times what is not would be NaN,
+// where a dense product has it and this has not.
 template <typename T>
 bool winner_gradients(ConvGradients<T> f, ConvShape s, const ConvPool& pool, int64_t n0, int64_t n1) {
   using A = acc_t<T>;

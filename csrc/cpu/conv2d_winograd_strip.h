@@ -34,8 +34,8 @@ inline void gather_pixels(float* to, int64_t stride, const float* x, const float
   count == L ? lanes() : lanes(count);
 }
 
-// `beyond`: a whole vector may be written, by a store twice as fast as one under a mask; who follows writes the rest
-// anew.
+// `beyond`: a whole vector may be written, by a store twice as fast as one under a mask;
+// who follows writes the rest anew.
 inline void scatter_pixels(float* y, int64_t plane, const float* from, int64_t stride, int64_t count, bool beyond) {
   constexpr int L = kLanes<float>;
   Vec<float> block[L];

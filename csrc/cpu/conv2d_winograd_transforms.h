@@ -178,8 +178,8 @@ struct F25 {
 };
 
 // The kinds down and across. Six points of 5 x 5 are for one way, as rounding errors of both ways multiply, and for
-// sums over few channels: over 64 of them the library's own error is the smaller, and that of a few images' weight
-// gradient.
+// sums over few channels: over 64 of them the library's own error is the smaller,
+// and that of a few images' weight gradient.
 template <typename DownKind, typename AcrossKind>
 struct Winograd {
   using Down = DownKind;

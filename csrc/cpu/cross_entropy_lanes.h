@@ -6,8 +6,8 @@
 #include "transpose.h"
 
 namespace torchext::cpu::ISA {
-// Where classes lie apart, a tile is four vectors wide: 256 bytes from each place, unless it would leave the
-// second-level cache.
+// Where classes lie apart, a tile is four vectors wide: 256 bytes from each place,
+// unless it would leave the second-level cache.
 template <typename A>
 inline int64_t tile_width(ClassShape s) {
   constexpr int64_t kTileBytes = 1 << 18;
@@ -48,8 +48,8 @@ inline void gather(acc_t<T>* tile, int64_t width, const T* x, ClassShape s, int6
   }
 }
 
-// The reverse. A row's last vector may run into the next row, whose part of that is written later, but not past the
-// run's end.
+// The reverse. A row's last vector may run into the next row, whose part of that is written later,
+// but not past the run's end.
 template <typename T>
 inline void scatter(T* x, const acc_t<T>* tile, int64_t width, ClassShape s, int64_t p, int64_t count) {
   using A = acc_t<T>;

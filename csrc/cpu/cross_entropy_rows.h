@@ -10,15 +10,15 @@ enum class Kind { kIndex, kSmoothedIndex, kProbability };
 template <typename A>
 using Lane = std::conditional_t<sizeof(A) == 4, int32_t, int64_t>;
 
-// What a block of positions yields forward: sum of exp(x - max); dot and sum of the target weights (without index's own
-// part).
+// What a block of positions yields forward: sum of exp(x - max);
+// dot and sum of the target weights (without index's own part).
 template <typename A>
 struct Softmax {
   A *max, *sum, *dot, *q_sum;
 };
 
-// What a block of positions needs backward: dx = exp(x - max) * softmax_factor - gradient * q, less at_index at the
-// index.
+// What a block of positions needs backward: dx = exp(x - max) * softmax_factor - gradient * q,
+// less at_index at the index.
 template <typename A>
 struct Gradient {
   const A *max, *softmax_factor, *gradient, *at_index;

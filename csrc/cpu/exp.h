@@ -17,8 +17,8 @@ inline V scale(V p, V shifted, V n, M underflows) {
 #endif
 }
 
-// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2) / 2; adding 1.5 * 2^23 leaves n in the low bits. At most 1 ulp
-// off.
+// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2) / 2; adding 1.5 * 2^23 leaves n in the low bits.
+// At most 1 ulp off.
 inline Vec<float> exp(Vec<float> x) {
   using V = Vec<float>;
   constexpr float kSmallest = -87.33654f, kRound = 12582912.0f;

@@ -13,8 +13,8 @@ inline int64_t whole_vectors(int64_t n) {
   return (n + kLanes<A> - 1) / kLanes<A> * kLanes<A>;
 }
 
-// to[i * to_row + j] = from[i * row + j * column] for i < m and j < n, and 0 up to a whole vector of j; row or column
-// is 1.
+// to[i * to_row + j] = from[i * row + j * column] for i < m and j < n, and 0 up to a whole vector of j;
+// row or column is 1.
 template <typename T>
 void pack(acc_t<T>* to, int64_t to_row, const T* from, int64_t row, int64_t column, int64_t m, int64_t n) {
   using A = acc_t<T>;

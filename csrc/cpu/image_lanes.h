@@ -1,7 +1,7 @@
 // Images in lanes: lane i of every vector belongs to image i, so that whatever a layer does to one image is done to a
 // vector of images, with neither shuffles nor tails. Coming in and going out, blocks of lanes x lanes elements are
-// transposed in registers. `index` maps an image's elements, in memory order, to vectors of the scratch: it alone knows
-// memory format and border.
+// transposed in registers. `index` maps an image's elements, in memory order, to vectors of the scratch:
+// it alone knows memory format and border.
 #ifndef TORCHEXT_IMAGE_LANES
 #define TORCHEXT_IMAGE_LANES
 #include "transpose.h"
@@ -34,8 +34,8 @@ inline void fill_index(int32_t* index, ImageIndex m) {
   }
 }
 
-// scratch[index[e]] lane i = get(i, e); get reads a vector of elements e, e+1, ... of image i, or the first `count` of
-// them.
+// scratch[index[e]] lane i = get(i, e); get reads a vector of elements e, e+1, ... of image i,
+// or the first `count` of them.
 template <typename V, typename E, typename Get>
 inline void load_images(E* scratch, const int32_t* index, int64_t size, int64_t images, Get get) {
   constexpr int L = sizeof(V) / sizeof(E);

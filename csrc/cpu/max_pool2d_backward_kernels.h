@@ -40,8 +40,8 @@ inline Vec<acc_t<T>, N> named(const T* dy, const uint8_t* offsets, int64_t tap) 
   return load_bytes<N, A>(offsets) == static_cast<Int<A>>(tap) ? load_lanes<N>(dy) : Vec<A, N>{};
 }
 
-// The columns of one row of dx under windows 2 wide side by side: dy's row goes to even and odd columns, by tap and tap
-// + 1.
+// The columns of one row of dx under windows 2 wide side by side: dy's row goes to even and odd columns,
+// by tap and tap + 1.
 template <int N, typename T>
 TORCHEXT_INLINE inline void unpool_pair(T* dx, const T* dy, const uint8_t* offsets, int64_t tap) {
   using A = acc_t<T>;
@@ -94,8 +94,8 @@ inline int lines_of(Line* lines, const Covering& rows, int64_t row, const PoolSh
   return count;
 }
 
-// Columns 1 or 2 (Step) apart: input columns Step j + phase, for neighbouring j, gather tap t from neighbouring outputs
-// j - shift.
+// Columns 1 or 2 (Step) apart: input columns Step j + phase, for neighbouring j,
+// gather tap t from neighbouring outputs j - shift.
 template <int Step, typename T>
 void unpool_rows(T* dx, const T* dy, const uint8_t* offsets, PoolShape s, int64_t row0, int64_t row1) {
   using A = acc_t<T>;

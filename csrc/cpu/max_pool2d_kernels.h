@@ -133,8 +133,8 @@ void pool_rows(T* y, uint8_t* offsets, const T* x, PoolShape s, int64_t row0, in
 }
 
 // 2 x 2 windows side by side that fit a whole number of times: no borders, and rows of outputs follow one another. Rows
-// shorter than a vector are pooled by one vector all the same: what it writes beyond its row, the next row writes
-// again.
+// shorter than a vector are pooled by one vector all the same: what it writes beyond its row,
+// the next row writes again.
 template <int N, typename T>
 void pool_pairs(T* y, uint8_t* offsets, const T* x, PoolShape s, int64_t row0, int64_t row1) {
   const int64_t beyond = s.ow < N ? (N - 1) / s.ow : 0;  // the rows at the end that would write past it

@@ -1,6 +1,6 @@
 // Philox in vectors: one block of draws for each 64-bit lane. A word lies in the low half of its lane and rubbish in
-// the high half, which the 32 x 32 -> 64-bit multiply does not read: a round is then 2 multiplies, 2 shifts and 4
-// exclusive-ors.
+// the high half, which the 32 x 32 -> 64-bit multiply does not read: a round is then 2 multiplies,
+// 2 shifts and 4 exclusive-ors.
 #ifndef TORCHEXT_PHILOX_VEC
 #define TORCHEXT_PHILOX_VEC
 
@@ -38,8 +38,8 @@ inline void interleave_(Draws out[2], Wide a, Wide b, std::integer_sequence<int,
 
 // Stream 0's draws of blocks [block, block + kGroups * kBlocks), in order; block is a multiple of their number, so all
 // share their high word. The groups' rounds alternate: one round waits for the one before it, and a processor looks
-// only so far ahead. Two rounds start from words that are the same in all lanes or zero: their half is computed once,
-// not in vectors.
+// only so far ahead. Two rounds start from words that are the same in all lanes or zero:
+// their half is computed once, not in vectors.
 template <int kGroups>
 inline void draws(Draws out[2 * kGroups], uint64_t block, uint64_t seed) {
   constexpr auto lanes = std::make_integer_sequence<int, kBlocks>();

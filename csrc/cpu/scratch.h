@@ -1,6 +1,6 @@
 // Scratch memory for one kernel call: aligned to a cache line, not initialised. A thread keeps what it gives back for
-// its next call: fresh memory costs a page fault (0.25 to 2.5 us) every 4 KB, which is more than many kernels do with
-// it.
+// its next call: fresh memory costs a page fault (0.25 to 2.5 us) every 4 KB,
+// which is more than many kernels do with it.
 #pragma once
 #include <cstddef>
 #include <cstdint>

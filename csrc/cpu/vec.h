@@ -1,6 +1,6 @@
 // Vectors of VECTOR_BYTES in the compiler's own vector types: arithmetic, comparisons and `mask ? a : b` are operators,
-// so one source serves every instruction set. Elements in memory are T; in registers they are acc_t<T>, converted on
-// load and store.
+// so one source serves every instruction set. Elements in memory are T; in registers they are acc_t<T>,
+// converted on load and store.
 #ifndef TORCHEXT_VEC
 #define TORCHEXT_VEC
 

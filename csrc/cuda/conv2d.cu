@@ -6,8 +6,8 @@
 
 namespace torchext::cuda {
 namespace {
-// Three stages of 20 KB for the large tile of 16-bit elements, and its rows' and columns' points: two blocks a
-// processor.
+// Three stages of 20 KB for the large tile of 16-bit elements, and its rows' and columns' points:
+// two blocks a processor.
 using SmallHalf = Tiles<64, 64, 32, 2, 2, 4>;
 using LargeHalf = Tiles<128, 128, 32, 2, 4, 3>;
 using SmallFloat = Tiles<64, 64, 16, 2, 4, 3>;

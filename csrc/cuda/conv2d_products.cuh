@@ -1,8 +1,8 @@
 // conv2d's products, described: which tensor is gathered how. With K = group_c r s, all for each group,
 //
 //   forward          [n p q, K] by [K, group_k]
-//   input gradient   [n h w, t] by [t, group_c], one product for each residue of (h mod sh, w mod sw), t = the terms
-//                    that reach it
+//   input gradient   [n h w, t] by [t, group_c], one product for each residue of (h mod sh, w mod sw),
+//                    t = the terms that reach it
 //   weight gradient  [group_k, n p q] by [n p q, K]
 //
 // Channels_last images are rows of a product and channels its columns; contiguous images lie the other way round, so
@@ -78,9 +78,8 @@ class Products {
   // Of an image's tile, whose lines are to be neighbours in memory: a pixel's channels, or a channel's pixels.
   Order order() const { return last_ ? kAlong : kAcross; }
 
-  // The pixels `residue`, residue + stride, .. of one axis, `count` of them, and what they meet: taps `tap`, tap +
-  // step,
-  // ..; at the first pixel the first of them meets dy's `first`, the next ones lie `dilation` before it.
+  // The pixels `residue`, residue + stride, .. of one axis, `count` of them, and what they meet: taps
+  // `tap`, tap + step, ..; at the first pixel the first of them meets dy's `first`, the next lie `dilation` before it.
   struct Axis {
     int64_t count, taps = 0, tap = 0, first = 0, step, dilation;
     Axis(int64_t residue, int64_t size, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation_)

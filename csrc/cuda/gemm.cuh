@@ -1,7 +1,7 @@
 // The parts of a matrix product in tiles: an operand's tile in shared memory, the pipeline that fills tiles while
 // others are multiplied, and two ways to multiply them, by tensor cores or by plain multiply-adds. c is [m, n], the
-// depth is k; "rows" are those of a, or of b's transpose. conv2d and linear put their own loaders and epilogues around
-// this.
+// depth is k; "rows" are those of a, or of b's transpose.
+// conv2d and linear put their own loaders and epilogues around this.
 #pragma once
 #include "async.cuh"
 #include "mma.cuh"

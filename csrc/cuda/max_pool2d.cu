@@ -1,8 +1,8 @@
 // Max-pooling forward: a thread keeps the best value and its tap in registers and writes each once. Where 2 x 2 windows
 // fill the rows of a contiguous plane it loads 16 bytes of two rows for 16 / (2 s) outputs; elsewhere it has one
 // output of a contiguous plane or 16 bytes of channels, and loads its taps, all of which are under way at once.
-// Bill: x is read once (kh kw / (sh sw) times, mostly from cache), s + 1 bytes an output are written. Bound by
-// bandwidth.
+// Bill: x is read once (kh kw / (sh sw) times, mostly from cache), s + 1 bytes an output are written.
+// Bound by bandwidth.
 #include "../max_pool2d.h"
 
 #include <cmath>

@@ -1,8 +1,8 @@
 // Max-pooling backward: every element of dx is written once, by one thread, so there are no zeros first and no atomics.
 // Where no window overlaps another a thread has one output and writes all that stands above it, zeros included; where
 // they overlap a thread has an element of dx and gathers, in the order of the outputs, from those whose offset names
-// it. Bill: dy and its offsets are read once (gather: kh kw / (sh sw) times, mostly from cache), dx is written once.
-// Bound by bandwidth.
+// it. Bill: dy and its offsets are read once (gather: kh kw / (sh sw) times, mostly from cache), dx is written
+// once. Bound by bandwidth.
 #pragma once
 #include "max_pool2d_places.cuh"
 

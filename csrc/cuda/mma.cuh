@@ -1,5 +1,5 @@
-// Tensor cores: ldmatrix and mma.sync (sm_80 and later), by fragments. With g = lane / 4 and t = lane % 4, a lane holds
-// of
+// Tensor cores: ldmatrix and mma.sync (sm_80 and later), by fragments. With g = lane / 4 and t = lane % 4, of
+// d, a and b a lane holds
 //   d (16 x 8):  d[g][2t], d[g][2t + 1], d[g + 8][2t], d[g + 8][2t + 1]
 //   a, b: what load_matrix gives for 2-byte elements, and single elements for tf32 and float64, as said below.
 #pragma once

@@ -18,8 +18,8 @@
 
 #if defined(__ELF__) && (defined(__x86_64__) || defined(__aarch64__))
 #define SIMT_ASSEMBLY 1
-// Saves what a call must preserve on the old stack, leaves its top in *save, and takes up the stack whose top is
-// `load`.
+// Saves what a call must preserve on the old stack, leaves its top in *save,
+// and takes up the stack whose top is `load`.
 extern "C" __attribute__((visibility("hidden"))) void torchext_simt_switch(void** save, void* load);
 asm(R"(
 .pushsection .text.torchext_simt_switch, "axG", %progbits, torchext_simt_switch, comdat

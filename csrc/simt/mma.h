@@ -43,10 +43,10 @@ void load_matrix(uint32_t* result, const void* row) {
   block.collective(operands.kCollective, kAllLanes, &operands);
 }
 
-// d += a b, a: 16 x K, b: K x 8, d: 16 x 8, fragments of elements E in registers of type R. Where a lane's elements
-// lie:
-//   a: row g, plus 8 for every odd pair of registers' group;   b: column g;   d: rows g and g + 8, columns 2t and 2t
-//   + 1.
+// d += a b, a: 16 x K, b: K x 8, d: 16 x 8, fragments of elements E in 32-bit registers. Where a lane's elements lie:
+//   a: row g, plus 8 for every odd pair of registers' group
+//   b: column g
+//   d: rows g and g + 8, columns 2t and 2t + 1
 template <typename E, int K>
 struct Multiply {
   static constexpr int kPerRegister = 4 / sizeof(E);

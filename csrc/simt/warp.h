@@ -1,6 +1,6 @@
 // Barriers, shuffles and votes, with the meaning that the CUDA C++ Programming Guide gives them; what it leaves
-// undefined fails, or, where a kernel may rightly ignore the result (a shuffle from a lane not in the mask), gives
-// poison.
+// undefined fails, or, where a kernel may rightly ignore the result
+// (a shuffle from a lane not in the mask), gives poison.
 #pragma once
 #include <bit>
 #include <cstring>

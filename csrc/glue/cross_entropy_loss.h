@@ -3,9 +3,9 @@
 #pragma once
 #include <limits>
 
-#include "cpu/scratch.h"
-#include "cross_entropy.h"
-#include "glue.h"
+#include "../cpu/scratch.h"
+#include "../cross_entropy.h"
+#include "torch.h"
 
 namespace torchext {
 enum Reduction : int64_t { kNone, kMean, kSum };  // torch.nn._reduction's numbers

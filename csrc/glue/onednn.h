@@ -2,7 +2,7 @@
 // as fast as the default BLAS path). They are C functions of torch's AOTInductor ABI; a torch built without oneDNN
 // lacks them, hence the weak references.
 #pragma once
-#include "glue.h"
+#include "torch.h"
 
 extern "C" {
 __attribute__((weak)) AOTITorchError aoti_torch_cpu__linear_pointwise(AtenTensorHandle x, AtenTensorHandle w,

@@ -1,8 +1,8 @@
 // What the glue of conv2d and of conv2d_relu_max_pool2d shares: the shape, and our direct kernels, which allocate once
 // and then hand raw pointers to the backend.
 #pragma once
-#include "conv2d.h"
-#include "cpu/scratch.h"
+#include "../conv2d.h"
+#include "../cpu/scratch.h"
 #include "memory_format.h"
 
 namespace torchext {

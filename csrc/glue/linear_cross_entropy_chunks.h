@@ -1,7 +1,7 @@
 // One call of linear_cross_entropy as its glue sees it: tensors, shape, the chunks of rows and views of them.
 #pragma once
+#include "../linear_cross_entropy.h"
 #include "cross_entropy_loss.h"
-#include "linear_cross_entropy.h"
 
 namespace torchext::linear_cross_entropy {
 struct Problem {

@@ -1,6 +1,6 @@
 // Contiguous or channels_last, as torch decides it from sizes and strides.
 #pragma once
-#include "glue.h"
+#include "torch.h"
 
 namespace torchext {
 // Whether torch's suggest_memory_format() says channels_last for the 4-d tensor t.

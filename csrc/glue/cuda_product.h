@@ -1,8 +1,8 @@
 // A matrix product by our GPU kernel, with the scratch it wants and torch's own choice of TF32.
 #pragma once
-#include "glue.h"
-#include "linear_relu.h"
+#include "../linear_relu.h"
 #include "tf32.h"
+#include "torch.h"
 
 namespace torchext {
 // c = a b + bias, then max(., 0) if relu; `like` is any tensor of T on the device.

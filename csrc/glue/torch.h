@@ -18,8 +18,8 @@
 #include <stdexcept>
 #include <tuple>
 
-#include "cpu/pages.h"
-#include "types.h"
+#include "../cpu/pages.h"
+#include "../types.h"
 
 namespace torchext {
 using torch::headeronly::ScalarType;
