@@ -136,9 +136,9 @@ class Build(BuildExtension):
 
 
 setup(
-    packages=["torchext", "torchext.demo", "torchext.nn", "torchext.kernels"],
+    packages=["torchext", "torchext.demo", "torchext.nn", "torchext.tuning", "torchext.kernels"],
     package_dir={"torchext.kernels": "kernels"},
-    package_data={"torchext": ["py.typed"]},
+    package_data={"torchext": ["py.typed", "routes/*.json"]},
     ext_modules=extensions(),
     cmdclass={"build_ext": Build},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},

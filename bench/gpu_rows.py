@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import torchext
-from torchext import _gpu_route, _route
+from torchext import _gpu_route, _backend
 
 from . import environment, roof, stats
 from .clock import captured
@@ -208,7 +208,7 @@ def line(row: dict) -> str:
 def warm(device: str, chosen: list[Case], share: str) -> None:
     """Each N-th row once with Triton; every configuration that may be tuned to is compiled, none is timed."""
     index, count = map(int, share.split("/"))
-    for module in vars(_route.triton()).values():
+    for module in vars(_backend.triton()).values():
         for kernel in vars(module).values() if isinstance(module, type(json)) else ():
             if hasattr(kernel, "configs"):
                 kernel.cache_results = False

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import torchext
-from torchext import _route
+from torchext import _backend
 from torchext.nn import functional as F
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -63,7 +63,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dtype", action="append", help="one of its dtypes; may be given again; all by default")
     options = parser.parse_args()
-    for backend in options.backend or ["native", *(["triton"] if _route.triton() else [])]:
+    for backend in options.backend or ["native", *(["triton"] if _backend.triton() else [])]:
         for dtype in [getattr(torch, name) for name in options.dtype or []] or DTYPES:
             with torchext.backend(backend), torchext.record_routes() as routes:
                 for step in steps(dtype, options.device):

@@ -61,7 +61,7 @@ def gather(case: Case, settings: Settings) -> tuple[Field, str]:
     route = measure.route(lambda: functions[OURS](*tensors))
     if route == "stock":  # so that the choice is seen to be right
         entrants.enter(f"{OURS} native", functions[OURS], "native")
-    if settings.device == "cuda" and "triton" in torchext._route.backends():
+    if settings.device == "cuda" and "triton" in torchext._backend.backends():
         entrants.enter(f"{OURS} triton", functions[OURS], "triton")
     for name, function in settings.compiled(functions[STOCK], case.size.typical).items():
         entrants.enter(name, function)

@@ -36,12 +36,12 @@ PyObject* use_cpu_isa(PyObject*, PyObject* name) {
   Py_RETURN_NONE;
 }
 
-PyObject* cpu_is_zen4(PyObject*, PyObject*) { return PyBool_FromLong(cpu::is_zen4()); }
+PyObject* cpu_family(PyObject*, PyObject*) { return PyUnicode_FromString(cpu::family()); }
 
 PyMethodDef methods[] = {
     {"cpu_isa", cpu_isa, METH_NOARGS, "The instruction set the CPU kernels run on."},
     {"cpu_isas", cpu_isas, METH_NOARGS, "The instruction sets this processor and this build can run, narrowest first."},
-    {"cpu_is_zen4", cpu_is_zen4, METH_NOARGS, "Whether it is AVX-512 as AMD's Zen 4 has it, where MKL is at the peak."},
+    {"cpu_family", cpu_family, METH_NOARGS, "The processor's vendor and family, such as 'amd-19h'."},
     {"use_cpu_isa", use_cpu_isa, METH_O, "Runs the CPU kernels on the named instruction set from now on."},
     {nullptr, nullptr, 0, nullptr}};
 

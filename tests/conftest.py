@@ -19,7 +19,7 @@ from gpu_cases import cudnn, gpu  # noqa: E402, F401
 from what_ran import saved_bytes, trace  # noqa: E402, F401
 
 import torchext  # noqa: E402
-from torchext import _op, _route  # noqa: E402
+from torchext import _op, _backend  # noqa: E402
 
 hypothesis.settings.register_profile(
     "torchext", derandomize=True, deadline=None, max_examples=40, suppress_health_check=list(hypothesis.HealthCheck)
@@ -29,11 +29,11 @@ hypothesis.settings.load_profile("torchext")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 ISAS = torchext._C.cpu_isas() if torchext._C else []
 ROOT = Path(__file__).parent.parent
-TRITON = bool(_route.triton()) and (GPU or _route.triton().INTERPRETED)  # whether its kernels run here
+TRITON = bool(_backend.triton()) and (GPU or _backend.triton().INTERPRETED)  # whether its kernels run here
 CUDA = {path.stem for path in (ROOT / "csrc/cuda").glob("*.cu")}
 GPU_KERNELS = {  # where GPU kernels run here: the ops that have one
     "cuda": {stem for stem, serving in _op.GPU.items() if GPU and serving == "native"},
-    "simt": CUDA if _route.simt() else set(),  # the same on the CPU
+    "simt": CUDA if _backend.simt() else set(),  # the same on the CPU
     "triton": {path.stem for path in (ROOT / "kernels").glob("*.py")} if TRITON else set(),
 }
 OVERLOADS = {"simt": "simt", "triton": "triton"}
@@ -42,7 +42,7 @@ needs_triton = pytest.mark.skipif(not TRITON, reason="needs Triton, and a GPU or
 
 def on_device_of(isa):
     """Makes tensors where `isa` runs: on the GPU, where one is at hand and Triton is not interpreted."""
-    on_gpu = isa == "cuda" or (isa == "triton" and GPU and not _route.triton().INTERPRETED)
+    on_gpu = isa == "cuda" or (isa == "triton" and GPU and not _backend.triton().INTERPRETED)
     return torch.device("cuda") if on_gpu else contextlib.nullcontext()
 
 
@@ -51,7 +51,7 @@ def pytest_configure():
     torch.backends.cudnn.allow_tf32 = False  # results are held to float32's own precision
     torch.backends.cudnn.deterministic = True  # second derivatives are stock's, and gradcheck wants one answer
     torch.set_num_threads(1)  # tests run side by side; those about threads ask for more
-    if _route.triton() and _route.triton().INTERPRETED:
+    if _backend.triton() and _backend.triton().INTERPRETED:
         _patch_each_module_once()
 
 
@@ -133,8 +133,8 @@ def pytest_addoption(parser):
 def seeded_and_served(request):
     """Every test is about our kernels, whether or not stock measured faster at its sizes; and starts from one seed."""
     torch.manual_seed(0)
-    if _route.simt() is not None:
-        _route.simt().seed(int(os.getenv("SIMT_SEED", "0")))
+    if _backend.simt() is not None:
+        _backend.simt().seed(int(os.getenv("SIMT_SEED", "0")))
     with torchext.backend(request.config.getoption("--backend")):
         yield
 

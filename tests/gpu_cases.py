@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import torchext
-from torchext import _gpu_route, _op
+from torchext import _gpu, _op
 
 
 @pytest.fixture
@@ -25,6 +25,6 @@ def gpu(monkeypatch):
     for stem in _op.OPS:
         if stem not in _op.CPU_ONLY:
             monkeypatch.setitem(_op.GPU, stem, "native")
-    monkeypatch.setattr(_gpu_route, "_is_capturing", lambda: False)
+    monkeypatch.setattr(_gpu, "_is_capturing", lambda: False)
     with torchext.backend("auto"):
         yield monkeypatch

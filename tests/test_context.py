@@ -105,7 +105,7 @@ def test_explain_minds_its_own_thread():
     assert [(choice.layer, choice.op) for choice in explanation.result().choices] == [("model.0", "linear_relu")]
 
 
-@pytest.mark.parametrize("backend", [b for b in ("simt", "triton") if b in torchext._route.backends()])
+@pytest.mark.parametrize("backend", [b for b in ("simt", "triton") if b in torchext._backend.backends()])
 def test_backward_is_of_the_forwards_backend_in_any_thread(backend, trace):
     x = X.clone().requires_grad_()
     with torchext.backend(backend):

@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as stock_F
 
 import torchext
-from torchext import _conv2d_plan, _route, nn
+from torchext import _conv2d_plan, _backend, nn
 from torchext.nn import functional as F
 
 
@@ -123,7 +123,7 @@ def test_a_convolution_is_served_with_its_max_pooling():
     torch.testing.assert_close(nn.ConvReLUMaxPool2d.serve(conv, x, pool), want)
 
 
-KERNELS = [name for name in ("native", "simt", "triton") if name in _route.backends()]
+KERNELS = [name for name in ("native", "simt", "triton") if name in _backend.backends()]
 
 
 @pytest.mark.parametrize("pool", [None, 2])

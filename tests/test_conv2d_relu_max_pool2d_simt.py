@@ -8,7 +8,7 @@ from torch.nn import functional as stock_F
 from traffic import launches, needs_simt
 
 import torchext
-from torchext import _route
+from torchext import _backend
 from torchext.nn import functional as F
 
 pytestmark = needs_simt
@@ -109,7 +109,7 @@ def test_the_order_of_threads_and_blocks_does_not_show_in_a_single_bit(shape):
     x, w, b = (torch.randn(size) for size in (*shape, shape[1][:1]))
     runs = []
     for seed in range(3):
-        _route.simt().seed(seed)
+        _backend.simt().seed(seed)
         runs.append(
             run("simt", x, w, b, options(kernel=(3, 3), step=(1, 1)), rounded=True)
         )  # up to 9 windows name one tap

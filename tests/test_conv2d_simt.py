@@ -6,7 +6,7 @@ from torch.nn import functional as stock_F
 from traffic import launches, needs_simt
 
 import torchext
-from torchext import _conv2d_plan, _route
+from torchext import _conv2d_plan, _backend
 
 pytestmark = needs_simt
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -21,7 +21,7 @@ def pair(value):
 def run(dtype, x, w, layout, seed=0, stride=1, padding=0, dilation=1, groups=1):
     """x, w, b and dy; then conv2d_relu's result and all gradients."""
     torch.manual_seed(0)
-    _route.simt().seed(seed)
+    _backend.simt().seed(seed)
     x, w, b = (torch.randn(*s, dtype=torch.float64).to(dtype) for s in (x, w, w[:1]))
     x = x.to(memory_format=layout)
     geometry = pair(stride), pair(padding), pair(dilation), groups, True

@@ -8,10 +8,10 @@ from cross_entropy_cases import class_sizes, indices, probabilities
 from torch.nn import functional as stock_F
 
 import torchext
-from torchext import _route
+from torchext import _backend
 from torchext.nn import functional as F
 
-pytestmark = pytest.mark.skipif(_route.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
+pytestmark = pytest.mark.skipif(_backend.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 SHAPES = [(100, 10), (40, 64), (9, 1001), (3, 2500), (2, 20001), (3, 7, 50), (2, 1100, 9), (1, 1030, 16)]
 
@@ -24,7 +24,7 @@ def simt():
 
 def run(shape, dtype, soft, seed=0):
     torch.manual_seed(0)
-    _route.simt().seed(seed)
+    _backend.simt().seed(seed)
     x = (3 * torch.randn(shape, dtype=torch.float64)).to(dtype).requires_grad_()
     target = probabilities(shape, dtype) if soft else indices(shape)
     weight = torch.rand(shape[1], dtype=torch.float64).to(dtype)

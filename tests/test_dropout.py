@@ -10,7 +10,7 @@ from torch import nn as stock_nn
 from torch.nn import functional as stock_F
 
 import torchext
-from torchext import _route, nn
+from torchext import _backend, nn
 from torchext.dropout import SMALL
 from torchext.nn import functional as F
 
@@ -68,7 +68,7 @@ def test_alpha_dropout_keeps_mean_and_variance():
 
 
 def test_nan_infinity_and_signed_zero_come_out_as_in_stock(case, pair):
-    if case.isa == "triton" and _route.triton().INTERPRETED and int(version("triton").split(".")[1]) < 9:
+    if case.isa == "triton" and _backend.triton().INTERPRETED and int(version("triton").split(".")[1]) < 9:
         pytest.skip("this Triton's interpreter takes a constant -0 for 0; compiled, an argument keeps its sign")
     edges = torch.tensor([math.nan, math.inf, -math.inf, -1.0, -0.0, 0.0], dtype=case.dtype)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import torchext
-from torchext import _op, _route
+from torchext import _op, _backend
 from torchext.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -16,7 +16,7 @@ from bench import gpu_steps
 if not (torch.cuda.is_available() and "native" in _op.GPU.values()):
     pytest.skip("needs a GPU and a build with CUDA", allow_module_level=True)
 
-BACKENDS = ["native", *(["triton"] if _route.triton() else [])]
+BACKENDS = ["native", *(["triton"] if _backend.triton() else [])]
 NAMES = [step.name for step in gpu_steps.steps(torch.float32, "cuda")]
 
 

@@ -8,14 +8,14 @@ import torch
 from conftest import GPU, TRITON, on_device_of
 
 import torchext
-from torchext import _op, _route
+from torchext import _op, _backend
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench import gpu_steps
 
 HERE = [
     name
-    for name, there in (("native", GPU and "native" in _op.GPU.values()), ("simt", _route.simt()), ("triton", TRITON))
+    for name, there in (("native", GPU and "native" in _op.GPU.values()), ("simt", _backend.simt()), ("triton", TRITON))
     if there
 ]
 

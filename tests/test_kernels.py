@@ -14,10 +14,10 @@ import torch
 from conftest import needs_triton
 
 import torchext
-from torchext import _route
+from torchext import _backend
 from torchext.nn import functional as F
 
-if _route.triton() is None:
+if _backend.triton() is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
 
 import triton

@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from torchext import _route
+from torchext import _backend
 from torchext.linear_relu import NATIVE
 
-pytestmark = pytest.mark.skipif(_route.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
+pytestmark = pytest.mark.skipif(_backend.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 ops = torch.ops.torchext
 
 
 def run(dtype, m, k, n, seed=0):
     torch.manual_seed(0)
-    _route.simt().seed(seed)
+    _backend.simt().seed(seed)
     x, w, b, dy = (torch.randn(*s, dtype=torch.float64).to(dtype) for s in ((m, k), (n, k), (n,), (m, n)))
     y = ops.linear_relu.simt(x, w, b, NATIVE)
     return (x, w, b, dy), (y, *ops.linear_backward.simt(dy, x, w, y, NATIVE, True, True, True))
@@ -67,7 +67,7 @@ def test_every_tile_is_right(dtype, m, k, n):
 
 def test_each_tile_reads_its_rows_once_and_every_result_is_written_once():
     m, k, n = 256, 64, 384
-    simt = _route.simt()
+    simt = _backend.simt()
     simt.record(True)
     run(torch.bfloat16, m, k, n)
     forward = simt.launches()[0]

@@ -9,10 +9,10 @@ import torch
 from test_max_pool2d import NAN, WINDOWS, channels_last
 from traffic import launches
 
-from torchext import _route
+from torchext import _backend
 from torchext._shapes import out_size, window_of
 
-pytestmark = pytest.mark.skipif(_route.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
+pytestmark = pytest.mark.skipif(_backend.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 ops = torch.ops.torchext
 
@@ -56,7 +56,7 @@ def test_the_order_of_threads_and_blocks_does_not_show_in_a_single_bit(window, l
     x = channels_last(x) if last else x
     runs = []
     for seed in range(4):
-        _route.simt().seed(seed)
+        _backend.simt().seed(seed)
         runs.append(run("simt", x, window, last))
     assert all(torch.equal(a, b) for other in runs[1:] for a, b in zip(runs[0], other))
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as stock_F
 
 import torchext
-from torchext import _conv2d_plan, _route, _saved
+from torchext import _conv2d_plan, _backend, _saved
 from torchext.nn import functional as F
 
 
@@ -103,7 +103,7 @@ def choices(op):
 CASES = [(name, wanted) for name, op in OPS.items() for wanted in choices(op)]
 IDS = [f"{name}-{''.join('01'[want] for want in wanted)}" for name, wanted in CASES]
 each_case = pytest.mark.parametrize("name, wanted", CASES, ids=IDS)
-BACKENDS = [name for name in ("native", "simt", "triton") if name in _route.backends()]
+BACKENDS = [name for name in ("native", "simt", "triton") if name in _backend.backends()]
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 

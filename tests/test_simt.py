@@ -9,7 +9,7 @@ import torch
 from simt_kernels import COMPILE, ROOT, SANITIZE, needs_simt
 
 import torchext
-from torchext import _route
+from torchext import _backend
 from torchext.linear_relu import NATIVE
 
 THREADS = 128
@@ -152,7 +152,7 @@ def test_threads_and_blocks_come_in_an_order_the_seed_decides(kernels):
 def test_traffic_is_counted_per_launch(want_dx):
     """The masked gradient is written for dx, and for db alone only summed: three rows of parts, one a block."""
     m, n = 300, 64
-    simt = _route.simt()
+    simt = _backend.simt()
     x, w, y = torch.randn(m, 8), torch.randn(n, 8), torch.randn(m, n)
     simt.record(True)
     torch.ops.torchext.linear_backward.simt(y, x, w, y, NATIVE, want_dx, False, True)
@@ -183,7 +183,7 @@ def test_compiled_code_follows_the_backend():
 
 
 def test_a_backend_this_build_lacks_is_refused(monkeypatch):
-    monkeypatch.setattr(_route, "simt", lambda: None)
+    monkeypatch.setattr(_backend, "simt", lambda: None)
     with pytest.raises(ValueError, match="TORCHEXT_SIMT=1"), torchext.backend("simt"):
         pass
-    assert "simt" not in _route.backends()
+    assert "simt" not in _backend.backends()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from torchext import _route
+from torchext import _backend
 
-if _route.triton() is None:
+if _backend.triton() is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
 
 import triton

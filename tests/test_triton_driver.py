@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchext import _route
+from torchext import _backend
 from torchext._conv2d_plan import CONTIGUOUS_ON_GPU
 
-if _route.triton() is None:
+if _backend.triton() is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
 if shutil.which(os.getenv("CC", "cc")) is None:
     pytest.skip("needs a C compiler, as Triton does", allow_module_level=True)

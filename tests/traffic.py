@@ -2,13 +2,13 @@
 
 import pytest
 
-from torchext import _route
+from torchext import _backend
 
-needs_simt = pytest.mark.skipif(_route.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
+needs_simt = pytest.mark.skipif(_backend.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
 
 
 def launches(call):
-    simt = _route.simt()
+    simt = _backend.simt()
     simt.record(True)
     try:
         call()

@@ -20,10 +20,12 @@ from ._flops import register as _register_flops
 from ._op import find_gpu_kernels
 from .accelerate import accelerate, restore
 from .explain import Explanation, explain
+from .tuning.model import Tuned, Tuning, tune
 
 find_gpu_kernels()
 _table_file.load_all()
 _unpacked.describe()
 _register_flops()
 __version__ = _unpacked.VERSION
-__all__ = ["Choice", "Explanation", "accelerate", "backend", "explain", "nn", "record_routes", "restore"]
+__all__ = ["Choice", "Explanation", "Tuned", "Tuning", "accelerate", "backend", "explain", "nn",
+           "record_routes", "restore", "tune"]

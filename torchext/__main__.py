@@ -1,4 +1,4 @@
-"""python -m torchext info | bench | demo: what is available here and why not; the speed here; the main job."""
+"""python -m torchext info | tune | bench | demo: what is here and why not; the fastest routes; the speed; the main job."""
 
 import argparse
 import platform
@@ -16,9 +16,9 @@ from . import _backend, _native, _op, _table_file
 def info() -> int:
     """Prints the versions, the instruction sets and which backend serves the ops."""
     print(f"torchext {torchext.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
-    print(f"native    {_native()}")
-    print(f"cuda      {_cuda()}")
-    print(f"triton    {_triton()}")
+    print(f"native    {_tell_native()}")
+    print(f"cuda      {_tell_cuda()}")
+    print(f"triton    {_tell_triton()}")
     print(f"backends  {', '.join(_backend.backends())}")
     print(f"threads   {torch.get_num_threads()}")
     for device, table in _table_file.in_force.items():
@@ -26,13 +26,13 @@ def info() -> int:
     return 1 if _native.missing else 0
 
 
-def _native() -> str:
+def _tell_native() -> str:
     if _native.missing:
         return f"no: {_native.missing}"
     return f"CPU, {torchext._C.cpu_isa()} (this processor and build run {', '.join(torchext._C.cpu_isas())})"
 
 
-def _cuda() -> str:
+def _tell_cuda() -> str:
     if torch.version.cuda is None:
         return f"no: torch {torch.__version__} is built without CUDA"
     missing = "no CUDA kernels in this build (USE_CUDA=1 builds them or says why not)"
@@ -46,7 +46,7 @@ def _cuda() -> str:
     return f"{device}; Triton serves{whose}: {missing}"
 
 
-def _triton() -> str:
+def _tell_triton() -> str:
     kernels = _backend.triton()
     if kernels is None:
         return "no: pip install triton"
@@ -66,12 +66,16 @@ def bench(arguments: list[str]) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m torchext", description=__doc__)
-    parser.add_argument("command", choices=("info", "bench", "demo"))
+    parser.add_argument("command", choices=("info", "tune", "bench", "demo"))
     command = parser.parse_args(sys.argv[1:2]).command
     if command == "info":
         return info()
     if command == "bench":
         return bench(sys.argv[2:])
+    if command == "tune":
+        from .tuning import machine
+
+        return machine.main(sys.argv[2:])
     from . import demo
 
     return demo.main(sys.argv[2:])

@@ -110,29 +110,39 @@ class Family:
         Raises:
             ValueError: it names a class, a value or a route that the family has not, or its steps do not rise to "any".
         """
+        steps = self.steps_named(row)
+        for number in self.numbers(row):
+            self.steps[number] = steps
+
+    def numbers(self, row: Row) -> list[int]:
+        """The rows that a file's row stands for."""
         unknown = set(row.when) - set(self.classes)
         if unknown:
-            raise ValueError(f"{self.op}: unknown class {sorted(unknown)[0]!r}, expected among {list(self.classes)}")
+            raise ValueError(f"{self.op}: unknown class {min(unknown)!r}, expected among {list(self.classes)}")
         choices = []
         for name, values in self.classes.items():
             chosen = row.when.get(name, values)
             if not set(chosen) <= set(values):
                 raise ValueError(f"{self.op}: {name} is {list(chosen)}, expected among {list(values)}")
             choices.append(chosen)
-        steps = tuple((most, ROUTES.index(route)) for most, route in row.steps)
-        if not {route for _, route in steps} <= set(self.routes):
-            raise ValueError(f"{self.op}: a route of {row.steps}, expected among {[ROUTES[r] for r in self.routes]}")
-        mosts = [most for most, _ in steps]
+        return [self.row(**dict(zip(self.classes, values))) for values in itertools.product(*choices)]
+
+    def steps_named(self, row: Row) -> Steps:
+        """A file's steps, as `steps` has them."""
+        mosts = [most for most, _ in row.steps]
         if not mosts or mosts != sorted(set(mosts)) or mosts[-1] != ANY:
             raise ValueError(f"{self.op}: steps {row.steps}, expected rising sizes and one for all others at the end")
-        for values in itertools.product(*choices):
-            self.steps[self.row(**dict(zip(self.classes, values)))] = steps
+        allowed = [ROUTES[route] for route in self.routes]
+        for _, route in row.steps:
+            if route not in allowed:
+                raise ValueError(f"{self.op}: route {route!r}, expected among {allowed}")
+        return tuple((most, ROUTES.index(route)) for most, route in row.steps)
 
     @contextlib.contextmanager
     def forced(self, route: int) -> Iterator[None]:
         """Within the block every row has this route, whatever the size: to measure it, in all threads."""
         before = self.steps, self.stock_to
-        self.steps, self.stock_to = _Always(route), -1
+        self.steps, self.stock_to = _Always(route), ANY if route == STOCK else -1
         try:
             yield
         finally:

@@ -136,15 +136,20 @@ def _joined(whens: list[dict[str, tuple[str, ...]]], family: Family) -> list[dic
     return [{key: when[key] for key in family.classes} for when in whens]
 
 
-def fill(table: Table) -> None:
-    """Routes by `table` from now on, on its type of device."""
-    families = [family for family in FAMILIES.values() if family.device == table.device]
+def fill(device: str, *tables: Table) -> None:
+    """Routes by `tables` from now on, on one type of device: by each row of the last that has it.
+
+    Raises:
+        ValueError: a row is not what its family can have; then nothing has changed.
+    """
+    families = [family for family in FAMILIES.values() if family.device == device]
     before = [family.steps for family in families]
     try:
         for family in families:
             family.clear()
-        for row in table.rows:
-            FAMILIES[row.op, row.device].fill(row)
+        for table in tables:
+            for row in table.rows:
+                FAMILIES[row.op, row.device].fill(row)
     except ValueError:
         for family, steps in zip(families, before):
             family.steps = steps
@@ -165,6 +170,15 @@ def users(kind: str) -> Path:
     return cache() / f"{kind}-{versions}.json"
 
 
+def own(device: str, kind: str) -> Path | None:
+    """The file that tune(model) adds to: the one TORCHEXT_TABLE names, else the user's; None where none may be."""
+    named = os.environ.get(VARIABLE, "")
+    if named == "shipped":
+        return None
+    table = in_force.get(device)
+    return table.path if named and table is not None and table.how == VARIABLE else users(kind)
+
+
 def shipped(device: str, kind: str) -> Table:
     """The table that comes with torchext and is likest to this kind of device."""
     tables = [table for path in sorted(SHIPPED.glob("*.json")) if (table := read(path)).device == device]
@@ -172,26 +186,26 @@ def shipped(device: str, kind: str) -> Table:
 
 
 def load(device: str, kind: str) -> None:
-    """Takes the table that is in force: the one TORCHEXT_TABLE names, else the user's, else the shipped one.
+    """Takes the table that is in force: the one TORCHEXT_TABLE names; else the shipped one, and the user's over it.
 
     What cannot be used is passed over, with one warning.
     """
+    base = shipped(device, kind)
     for path, how in _candidates(kind):
         try:
             table = read(path)
             if table.device != device:
                 continue
-            if how == "yours" and (table.kind != kind or {k: table.about.get(k) for k in about()} != about()):
+            if how == "yours" and (table.kind != kind or {key: table.about.get(key) for key in about()} != about()):
                 raise ValueError(f"it was measured by {table.about} on {table.kind}")
-            fill(table)
+            fill(device, *((base, table) if how == "yours" else (table,)))
         except (OSError, ValueError) as error:
             warnings.warn(f"torchext: the routing table {path} is not used: {error}", stacklevel=2)
             continue
         in_force[device] = InForce(path, table.kind, how)
         return
-    table = shipped(device, kind)
-    fill(table)
-    in_force[device] = InForce(table.path, table.kind, "shipped")
+    fill(device, base)
+    in_force[device] = InForce(base.path, base.kind, "shipped")
 
 
 def _candidates(kind: str) -> Iterator[tuple[Path, str]]:
@@ -216,8 +230,40 @@ def load_all() -> None:
     """At import: the CPU's table, and of GPUs the shipped one until CUDA starts and tells which GPU it is."""
     load("cpu", _device_kind.cpu())
     if torch.version.cuda is None:
-        table = shipped("cuda", "")
-        fill(table)
-        in_force["cuda"] = InForce(table.path, table.kind, "shipped")
+        fill("cuda", shipped("cuda", ""))
     else:
         torch.cuda._lazy_call(lambda: load("cuda", _device_kind.gpu()))
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Within the block no other process that asks for it changes `path`; where files cannot be locked, no promise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with open(path.with_suffix(".lock"), "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def others(path: Path, device: str, kind: str, measured: set[tuple[Family, int]]) -> set[tuple[Family, int]]:
+    """Fills rows that `path` has of this kind and these versions, but for those just measured; which they are."""
+    try:
+        table = read(path)
+    except (OSError, ValueError):
+        return set()
+    versions = {key: table.about.get(key) for key in about()}
+    if table.device != device or table.kind != kind or versions != about():
+        return set()
+    found = set()
+    for row in table.rows:
+        family = FAMILIES[row.op, row.device]
+        for number in family.numbers(row):
+            if (family, number) not in measured:
+                family.steps[number] = family.steps_named(row)
+                found.add((family, number))
+        family.settle()
+    return found

@@ -1,8 +1,14 @@
 #include "isa.h"
 
+#ifdef TORCHEXT_X86_KERNELS
+#include <cpuid.h>
+#endif
+
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
+#include <string>
 
 namespace torchext::cpu {
 namespace {
@@ -30,6 +36,28 @@ Isa& chosen() {
   static Isa isa = widest();
   return isa;
 }
+// Vendor and family as CPUID tells them; Intel's microarchitectures differ by model within one family.
+std::string family_name() {
+#ifdef TORCHEXT_X86_KERNELS
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid(0, &a, &b, &c, &d)) return "unknown";
+  char vendor[13] = {};
+  std::memcpy(vendor, &b, 4);
+  std::memcpy(vendor + 4, &d, 4);
+  std::memcpy(vendor + 8, &c, 4);
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return "unknown";
+  const unsigned family = (a >> 8 & 15) + (a >> 20 & 255), model = (a >> 4 & 15) | (a >> 12 & 240);
+  const bool amd = std::strcmp(vendor, "AuthenticAMD") == 0, intel = std::strcmp(vendor, "GenuineIntel") == 0;
+  char name[40];
+  if (amd)
+    std::snprintf(name, sizeof name, "amd-%02xh", family);
+  else
+    std::snprintf(name, sizeof name, "%s-%02xh-%02xh", intel ? "intel" : "x86", family, model);
+  return name;
+#else
+  return "unknown";
+#endif
+}
 }  // namespace
 
 Isa isa() { return chosen(); }
@@ -44,12 +72,9 @@ const char* const* isa_names() {
   return names;
 }
 
-bool is_zen4() {
-#ifdef TORCHEXT_X86_KERNELS
-  return isa() == Isa::kAvx512 && __builtin_cpu_is("amdfam19h");  // of that family Zen 3 has no AVX-512
-#else
-  return false;
-#endif
+const char* family() {
+  static const std::string name = family_name();
+  return name.c_str();
 }
 
 bool use_isa(const char* name) {

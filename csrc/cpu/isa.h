@@ -11,6 +11,6 @@ enum class Isa { kBaseline, kAvx2, kAvx512 };
 Isa isa();
 const char* isa_name();
 const char* const* isa_names();  // every one this build and this processor can run, narrowest first; ends with null
-bool is_zen4();  // and AVX-512 chosen: a multiply-add of 512 bits takes two cycles, so AVX2's peak is the peak
+const char* family();  // the processor's, such as "amd-19h" or "intel-06h-8fh": what measured speed is keyed by
 bool use_isa(const char* name);  // false, and nothing changes, if this build or this processor cannot run it
 }  // namespace torchext::cpu

@@ -1,0 +1,218 @@
+"""What tuning makes of its measurements, and what it measures."""
+
+import itertools
+import statistics
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import torchext
+from torchext import _table_file
+from torchext._table import ANY, APART, DIRECT, FAMILIES, NATIVE, STOCK, WINOGRAD
+from torchext.tuning import clock, machine, model, search
+from torchext.tuning.clock import Effort, Ratio, interval, winner
+from torchext.tuning.search import Cell, put, steps_of
+
+
+@pytest.fixture(autouse=True)
+def auto():
+    with torchext.backend("auto"):
+        yield
+
+
+def cells(*rungs):
+    return [Cell(FAMILIES["dropout", "cpu"], 0, size, route, 0.0) for size, route in rungs]
+
+
+@pytest.mark.parametrize(
+    "rungs, steps",
+    [
+        ([(4, STOCK), (16, STOCK)], ((ANY, STOCK),)),
+        ([(4, NATIVE)], ((ANY, NATIVE),)),
+        ([(4, STOCK), (16, NATIVE), (64, NATIVE)], ((15, STOCK), (ANY, NATIVE))),
+        ([(64, STOCK), (4, NATIVE), (16, NATIVE)], ((16, NATIVE), (ANY, STOCK))),
+        ([(4, DIRECT), (16, WINOGRAD)], ((4, DIRECT), (15, STOCK), (ANY, WINOGRAD))),
+        ([(4, DIRECT), (5, WINOGRAD)], ((4, DIRECT), (ANY, WINOGRAD))),
+        ([(4, STOCK), (16, NATIVE), (64, STOCK)], ((15, STOCK), (16, NATIVE), (ANY, STOCK))),
+    ],
+)
+def test_a_route_goes_as_far_as_it_was_measured_to_win(rungs, steps):
+    assert steps_of(cells(*rungs), STOCK) == steps
+
+
+def walk(steps, size):
+    return next(route for most, route in steps if size <= most)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.sampled_from((STOCK, NATIVE, DIRECT))), max_size=5),
+    st.integers(0, 60), st.integers(1, 30), st.sampled_from((STOCK, NATIVE, DIRECT)),
+)  # fmt: skip
+def test_a_route_is_put_between_two_sizes_and_nowhere_else(parts, low, width, route):
+    before = tuple(itertools.accumulate(parts, lambda a, b: (a[0] + b[0], b[1]))) + ((ANY, STOCK),)
+    after = put(before, low, low + width, route)
+    assert [most for most, _ in after] == sorted({most for most, _ in after}) and after[-1][0] == ANY
+    assert all(a[1] != b[1] for a, b in itertools.pairwise(after))
+    for size in (*range(1, 200), 1 << 40):
+        assert walk(after, size) == (route if low < size <= low + width else walk(before, size)), (before, after, size)
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=6, max_size=40))
+def test_the_interval_holds_the_median_and_lies_between_two_values(ratios):
+    found = interval(ratios)
+    assert found.low <= found.value <= found.high and found.value == statistics.median(ratios)
+    assert found.low in ratios and found.high in ratios
+
+
+def test_the_interval_covers_the_median_of_what_was_drawn():
+    """Of numbers whose median is 1: it holds 1 in 95 % of draws or more."""
+    generator = torch.Generator().manual_seed(0)
+    for rounds in (6, 9, 15, 31):
+        draws = torch.empty(2000, rounds).exponential_(generator=generator).div_(torch.tensor(2.0).log()).tolist()
+        held = sum(found.low <= 1 <= found.high for found in map(interval, draws))
+        assert held >= 0.94 * 2000, rounds
+
+
+def ratio(low, value, high):
+    return Ratio(value, low, high)
+
+
+def test_ties_are_stocks_and_a_loss_in_one_sample_loses():
+    clear, tie, loss = ratio(1.1, 1.2, 1.3), ratio(0.9, 1.1, 1.3), ratio(0.7, 0.8, 0.9)
+    assert winner(STOCK, [{NATIVE: clear}]) == NATIVE
+    assert winner(STOCK, [{NATIVE: tie}]) == winner(STOCK, [{NATIVE: loss}]) == winner(STOCK, []) == STOCK
+    assert winner(STOCK, [{NATIVE: clear}, {NATIVE: loss}]) == STOCK
+    assert winner(STOCK, [{NATIVE: clear, DIRECT: ratio(1.3, 1.4, 1.5)}]) == DIRECT
+
+
+class Timetable(clock.Clock):
+    """A clock by which a route takes what it is told."""
+
+    taken: dict[int, float] = {}
+
+    def seconds(self, run, repeats):
+        run()
+        families = [family for family in FAMILIES.values() if not isinstance(family.steps, list)]
+        (route,) = {family.steps[0][0][1] for family in families}
+        return self.taken[route]
+
+
+@pytest.fixture
+def timetable(monkeypatch, tmp_path):
+    """Sets what routes take, with tables of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("TORCHEXT_TABLE", raising=False)
+    before = {key: family.steps for key, family in FAMILIES.items()}
+    for family in FAMILIES.values():
+        family.steps = list(family.steps)
+    monkeypatch.setattr(model, "Clock", Timetable)
+    monkeypatch.setattr(machine, "Clock", Timetable)
+    monkeypatch.setattr(Timetable, "taken", {STOCK: 1.0, APART: 1.0, NATIVE: 0.5, DIRECT: 0.5, WINOGRAD: 0.5, 1: 0.7})
+    yield Timetable
+    for key, family in FAMILIES.items():
+        family.steps = before[key]
+        family.settle()
+
+
+def lenet():
+    nn = torchext.nn
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(256, 120), nn.ReLU(), nn.Dropout(0.5), nn.Linear(120, 10),
+    )  # fmt: skip
+
+
+def test_a_models_calls_are_measured_and_take_what_won(timetable):
+    torch.manual_seed(0)
+    network, x = lenet(), torch.randn(16, 1, 28, 28)
+    state = {name: t.clone() for name, t in network.state_dict().items()}
+    tuning = torchext.tune(network, x)
+    parts = {"conv2d_relu", "max_pool2d"}  # what a pooled convolution is where it is not one
+    assert {call.op for call in tuning.calls} - parts == {"conv2d_relu_max_pool2d", "linear_relu", "dropout", "linear"}
+    assert {call.route for call in tuning.calls} == {"direct", "native"}
+    assert {choice.backend for choice in torchext.explain(network, x).choices} == {"native"}
+    assert all(torch.equal(t, state[name]) for name, t in network.state_dict().items())
+    assert all(p.grad is None for p in network.parameters())
+    timetable.taken = dict.fromkeys(timetable.taken, 1.0)
+    tuning = torchext.tune(network, x)
+    assert {call.route for call in tuning.calls} <= {"stock", "apart"}
+    assert {call.before for call in tuning.calls} <= {"direct", "native", "stock"}
+    assert {choice.backend for choice in torchext.explain(network, x).choices} == {"stock"}
+
+
+def test_what_was_measured_prints_as_a_table_and_is_kept(timetable):
+    tuning = torchext.tune(torchext.nn.Linear(8, 4), torch.ones(16, 8))
+    (call,) = tuning.calls
+    assert (call.op, call.arguments) == ("linear", "float32[16, 8], float32[4, 8]*, float32[4]*")
+    assert call.faster["native"] == Ratio(2.0, 2.0, 2.0) and call.microseconds == 1e6
+    text = str(tuning)
+    assert "native 2.00 (2.00-2.00)" in text and "times faster than stock" in text
+    path = next(iter(_table_file.cache().glob("*.json")))
+    assert f"kept in {path}" in text
+    (row,) = _table_file.read(path).rows
+    assert row.op == "linear_relu" and "native" in {route for _, route in row.steps}
+
+
+def test_the_answer_holds_about_the_size_measured(timetable):
+    family = FAMILIES["linear_relu", "cpu"]
+    timetable.taken = dict.fromkeys(timetable.taken, 1.0)
+    layer, x = torchext.nn.LinearReLU(64, 64), torch.ones(64, 64)
+    torchext.tune(layer, x)
+    number = next(row for row in range(family.count) if len(family.steps[row]) != len(set(family.steps[row])) or True)
+    with torchext.record_routes() as choices:
+        layer(x)
+    number = choices[0].decided[1]
+    before = [family.route(number, size) for size in (1 << 10, 1 << 26)]
+    timetable.taken = timetable.taken | {NATIVE: 0.5}
+    torchext.tune(layer, x)
+    size = 64**3
+    assert [family.route(number, s) for s in (int(size / 1.4), size, int(size * 1.4))] == [NATIVE] * 3
+    assert [family.route(number, s) for s in (1 << 10, 1 << 26)] == before
+
+
+def test_a_model_that_calls_none_of_our_ops_is_told(timetable):
+    assert "no call reached" in str(torchext.tune(torch.nn.Linear(3, 4), torch.ones(2, 3)))
+    with pytest.raises(TypeError, match="tune: model is a int, expected a torch.nn.Module"):
+        torchext.tune(3)
+
+
+def test_where_tables_may_not_be_written_the_process_keeps_it(timetable, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHEXT_TABLE", "shipped")
+    assert "kept in this process alone: TORCHEXT_TABLE=shipped" in str(
+        torchext.tune(torchext.nn.Linear(8, 4), torch.ones(16, 8))
+    )
+    monkeypatch.delenv("TORCHEXT_TABLE")
+    (tmp_path / "torchext").write_text("a file where a folder should be")
+    with pytest.warns(UserWarning, match="kept in this process alone"):
+        torchext.tune(torchext.nn.Linear(8, 4), torch.ones(16, 8))
+
+
+THREADS = torch.get_num_threads()
+JOBS = machine.jobs(THREADS, [], quick=False)
+
+
+@pytest.mark.parametrize("module", machine._MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_every_sample_is_of_the_row_it_is_made_for(module):
+    """And every row that is measured has a sample at two sizes or more."""
+    for job in (job for job in JOBS if job.module is module):
+        number, found = job.family.row(**job.when), []
+        for size in [size for size in job.sizes if size <= 1 << 14] or job.sizes[:3]:
+            for call in job.module.calls(job.family, job.when, size):
+                row, placed = search.placed(job.family, call)
+                assert row == number, (job.when, job.family.when(row))
+                found.append(placed)
+        assert found, job.when
+
+
+def test_a_row_is_filled_from_its_ladder(timetable):
+    job = next(job for job in JOBS if job.family.op == "dropout")
+    machine._fill(job, Effort(1e-6, 6, 1.0), verbose=False)
+    assert job.family.steps[job.family.row(**job.when)] == ((ANY, NATIVE),)
+
+
+def test_a_capture_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(RuntimeError, match="a CUDA graph is being captured"):
+        clock.Clock("cuda")

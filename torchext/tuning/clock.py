@@ -1,0 +1,131 @@
+"""Times routes of one call in turn, and tells which is faster beyond the noise; ties are stock's."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+FEWEST = 6  # rounds: then smallest and largest of them hold the median with 97 %, whatever the times' distribution
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster than stock: the median over the rounds, and the interval that holds it with 95 % or more."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a measurement may take: seconds of one round of one route, the most rounds, and seconds in all."""
+
+    round: float
+    rounds: int
+    seconds: float
+
+
+FULL, QUICK = Effort(4e-4, 15, 0.5), Effort(2e-4, 9, 0.2)
+
+
+class Clock:
+    """Times so many runs: on the processor's clock, or by events in the GPU's stream."""
+
+    def __init__(self, device: str):
+        if device == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("tune: a CUDA graph is being captured, in which nothing can be timed")
+        self._gpu = device == "cuda"
+
+    def seconds(self, run: Callable[[], object], repeats: int) -> float:
+        """What one of them takes."""
+        if not self._gpu:
+            start = time.perf_counter()
+            for _ in range(repeats):
+                run()
+            return (time.perf_counter() - start) / repeats
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        begun = time.perf_counter()
+        start.record()
+        for _ in range(repeats):
+            run()
+        end.record()
+        queued = time.perf_counter() - begun
+        end.synchronize()
+        return max(queued, start.elapsed_time(end) / 1e3) / repeats  # the longer of what host and device take
+
+
+def interval(ratios: Sequence[float]) -> Ratio:
+    """The median and its interval, between two of the values: by the binomial distribution, as the sign test."""
+    values, count = sorted(ratios), len(ratios)
+    outside, share, rank = 0.0, 0.5**count, 0
+    while outside + 2 * share <= 0.05 and 2 * rank + 2 < count:  # the next value in from either end
+        outside += 2 * share
+        rank += 1
+        share = share * (count - rank + 1) / rank
+    rank = max(rank - 1, 0)
+    return Ratio(statistics.median(values), values[rank], values[count - 1 - rank])
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[None]:
+    """The garbage collector runs before the rounds, not in the midst of one."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+Timed = Callable[[Clock, int], float]  # seconds of one of so many runs
+
+
+def race(stock: Timed, others: Mapping[int, Timed], clock: Clock, effort: Effort) -> tuple[float, dict[int, Ratio]]:
+    """Seconds of a run of `stock`, and how many times faster each of the others is.
+
+    All take turns, so that whatever the machine does meanwhile hits all alike. It ends when every answer is clear, the
+    rounds are over or the time is.
+    """
+    runs = [stock, *others.values()]
+    once = [max(min(run(clock, 1) for _ in range(2)), 1e-7) for run in runs]
+    repeats = [max(1, int(effort.round / each)) for each in once]
+    taken: list[list[float]] = [[] for _ in runs]
+    end = time.perf_counter() + effort.seconds
+    for turn in range(effort.rounds):
+        order = range(len(runs)) if turn % 2 == 0 else reversed(range(len(runs)))
+        for i in order:
+            taken[i].append(runs[i](clock, repeats[i]))
+        if turn + 1 >= FEWEST and (time.perf_counter() > end or all(map(_is_clear, _ratios(taken)))):
+            break
+    return statistics.median(taken[0]), dict(zip(others, _ratios(taken)))
+
+
+def _ratios(taken: list[list[float]]) -> list[Ratio]:
+    stock, *others = taken
+    return [interval([a / b for a, b in zip(stock, other)]) for other in others]
+
+
+def _is_clear(ratio: Ratio) -> bool:
+    return ratio.low > 1 or ratio.high < 1
+
+
+def winner(stock: int, samples: Sequence[Mapping[int, Ratio]]) -> int:
+    """The route that is faster than stock beyond the noise in every sample, the fastest if several are; else `stock`."""
+    best, route = 1.0, stock
+    for candidate in samples[0] if samples else ():
+        ratios = [sample[candidate] for sample in samples]
+        if min(ratio.low for ratio in ratios) > 1:
+            mean = statistics.geometric_mean(ratio.value for ratio in ratios)
+            if mean > best:
+                best, route = mean, candidate
+    return route

@@ -1,0 +1,97 @@
+"""Samples of conv2d and of conv2d_relu_max_pool2d."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .. import _conv2d_relu_max_pool2d_route
+from .._conv2d_route import CPU
+from ..conv2d import conv2d
+from ..conv2d_relu_max_pool2d import conv2d_relu_max_pool2d
+from .._table import Family
+from .samples import When, draw, powers, root, step
+
+POOLED = _conv2d_relu_max_pool2d_route.CPU
+FAMILIES = CPU, POOLED
+_IMAGES = {"one": 1, "to 7": 4, "to 63": 16, "more": 64}
+_SIDES = {"one tap": 1, "to 24 taps": 3, "more": 5}
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Channels in and out, groups, and the image's height and width."""
+
+    c: int
+    k: int
+    groups: int
+    side: int
+
+
+def candidates(family: Family, when: When) -> bool:
+    """Whether there are such convolutions, of a kind that networks have."""
+    can_be_winograds = when["dtype"] == "float32" and when["strided"] == "no" and when["window"] != "one tap"
+    if when["channels"].startswith("Winograd's") and not can_be_winograds:
+        return False
+    if when["channels"] == "in blocks of 16" and can_be_winograds:
+        return False
+    if when["strided"] == "yes" and when["channels"] == "in groups" and when["window"] != "to 24 taps":
+        return False
+    return family is not POOLED or (when["window"] != "one tap" and when["channels"] != "in groups")
+
+
+def sizes(family: Family, when: When) -> list[int]:
+    by = family.by(when)
+    if by == "tiles per 4096 pairs of channels":
+        return powers(0, 14)
+    full = powers(13, 27) if by.startswith("multiply") else powers(8, 20)
+    return full if when["dtype"] == "float32" else full[::2]
+
+
+def _channels(when: When) -> tuple[tuple[int, int, int], ...]:
+    """Pairs in and out, with their groups."""
+    return {
+        "to 4": ((1, 8, 1), (3, 32, 1)),
+        "others": ((6, 16, 1), (24, 40, 1)),
+        "in blocks of 16": ((16, 16, 1), (64, 64, 1)),
+        "in groups": ((32, 32, 32), (32, 32, 4)),
+        "Winograd's to 48": ((16, 16, 1), (32, 32, 1)),
+        "Winograd's": ((64, 64, 1), (256, 256, 1)),
+    }[when["channels"]]
+
+
+def _samples(when: When, size: int, by: str) -> list[_Sample]:
+    """Those whose image's edge is one that layers have."""
+    found = []
+    taps, step_ = _SIDES[when["window"]] ** 2, 2 if when["strided"] == "yes" else 1
+    for c, k, groups in _channels(when):
+        if by.startswith("tiles"):
+            area = 4 * size * c * k / 4096 / _IMAGES[when["images"]]
+        elif by.startswith("multiply"):
+            area = size * step_**2 * groups / (c * k * taps)
+        else:
+            area = size / (c + 2 * k / step_**2)
+        side = root(area)
+        if 4 <= side <= 256 and side >= _SIDES[when["window"]]:
+            found.append(_Sample(c, k, groups, side))
+    return found
+
+
+def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+    return [_call(when, sample, family is POOLED) for sample in _samples(when, size, family.by(when))]
+
+
+def _call(when: When, sample: _Sample, pooled: bool) -> Callable[[], object]:
+    """Of few channels it is a network's first layer, whose images want no gradient."""
+    side = _SIDES[when["window"]]
+    first = when["channels"] == "to 4"
+    wants = when["gradient"] == "yes"
+    x = draw(when, _IMAGES[when["images"]], sample.c, sample.side, sample.side, needs_grad=wants and not first)
+    w = draw(when, sample.k, sample.c // sample.groups, side, side)
+    b = draw(when, sample.k)
+    options = 2 if when["strided"] == "yes" else 1, side // 2, 1, sample.groups
+    if pooled:
+        return step(lambda: conv2d_relu_max_pool2d(x, w, b, *options, pool_kernel_size=2), x, w, b)
+    return step(lambda: conv2d(x, w, b, *options), x, w, b)
+
+

@@ -1,0 +1,42 @@
+"""Samples of cross_entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from .._cross_entropy_route import CPU
+from ..cross_entropy import cross_entropy
+from .._table import Family
+from .samples import When, draw, powers, root, step
+
+FAMILIES = (CPU,)
+_CLASSES = {"to 15": (10,), "to 512": (32, 256), "more": (1000,)}
+
+
+def candidates(family: Family, when: When) -> bool:
+    return True
+
+
+def sizes(family: Family, when: When) -> list[int]:
+    return powers({"to 15": 4, "to 512": 8, "more": 12}[when["classes"]], 22)
+
+
+def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+    return [_call(when, size, classes) for classes in _CLASSES[when["classes"]]]
+
+
+def _call(when: When, size: int, classes: int) -> Callable[[], object]:
+    form = when["form"]
+    positions = max(1, size // classes)
+    images = max(1, min(8, positions // 4))
+    side = root(positions / images)
+    shape = (images, classes, side, side) if form == "planes" else (positions, classes)
+    x = draw(when, *shape)
+    if form == "probabilities":
+        target = torch.rand(shape).softmax(1).to(x.dtype)
+    else:
+        target = torch.randint(classes, (shape[0], *shape[2:]))
+    reduction = "none" if form == "unreduced rows" else "mean"
+    return step(lambda: cross_entropy(x, target, reduction=reduction), x)

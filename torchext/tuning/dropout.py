@@ -1,0 +1,30 @@
+"""Samples of dropout and its channel forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .._dropout_route import CPU
+from ..dropout import dropout
+from ..dropout_channels import dropout2d
+from .._table import Family
+from .samples import When, draw, powers, step
+
+FAMILIES = (CPU,)
+
+
+def candidates(family: Family, when: When) -> bool:
+    return True
+
+
+def sizes(family: Family, when: When) -> list[int]:
+    return powers(4, 22, 1)[:: 1 if when["of"] == "elements" else 2]
+
+
+def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+    if when["of"] == "elements":
+        x = draw(when, size)
+        return [step(lambda p=p: dropout(x, p), x) for p in (0.1, 0.5)]
+    images = max(1, size // 64)
+    x = draw(when, images, size // images, 7, 7)
+    return [step(lambda: dropout2d(x, 0.5), x)] if x.numel() <= 1 << 23 else []

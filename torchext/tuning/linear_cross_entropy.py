@@ -1,0 +1,31 @@
+"""Samples of linear_cross_entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from .._linear_cross_entropy_route import CPU
+from ..linear_cross_entropy import linear_cross_entropy
+from .._table import Family
+from .samples import When, draw, powers, step
+
+FAMILIES = (CPU,)
+_DEPTH = 128
+
+
+def candidates(family: Family, when: When) -> bool:
+    return True
+
+
+def sizes(family: Family, when: When) -> list[int]:
+    return powers(6, 22)
+
+
+def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+    rows = max(1, min(256, size >> 6))
+    classes = max(2, size // rows)
+    x, w, b = draw(when, rows, _DEPTH), draw(when, classes, _DEPTH), draw(when, classes)
+    target = torch.randint(classes, (rows,))
+    return [step(lambda: linear_cross_entropy(x, w, target, linear_bias=b), x, w, b)]

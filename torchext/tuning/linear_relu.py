@@ -1,0 +1,42 @@
+"""Samples of linear and linear_relu."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .._linear_relu_route import CPU
+from ..linear_relu import linear, linear_relu
+from .._table import Family
+from .samples import When, draw, powers, root, step
+
+FAMILIES = (CPU,)
+
+
+def candidates(family: Family, when: When) -> bool:
+    return True
+
+
+def sizes(family: Family, when: When) -> list[int]:
+    return powers(4, 22) if when["rows"] == "one" else powers(6, 26)
+
+
+def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+    shapes = {_shape(when, size, rows) for rows in ((1,) if when["rows"] == "one" else (16, 256))}
+    return [_call(when, *shape) for shape in sorted(shapes) if min(shape) > 0]
+
+
+def _shape(when: When, size: int, rows: int) -> tuple[int, int, int]:
+    """Rows, depth and columns."""
+    if when["columns"] == "to 16":
+        columns = 10
+    else:
+        columns = max(17, root(size / rows))
+    while rows > 2 and rows * columns > size:
+        rows //= 2
+    return rows, max(1, size // (rows * columns)), columns
+
+
+def _call(when: When, rows: int, depth: int, columns: int) -> Callable[[], object]:
+    x, w, b = draw(when, rows, depth), draw(when, columns, depth), draw(when, columns)
+    function = linear_relu if when["relu"] == "yes" else linear
+    return step(lambda: function(x, w, b), x, w, b)

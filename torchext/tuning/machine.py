@@ -1,0 +1,178 @@
+"""python -m torchext tune: measures the routing table of this machine, and keeps it for programs that start later."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import functools
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from .. import _device_kind, _table_file
+from .._table import Family, Steps, describe_steps
+from . import (
+    batch_norm_relu_max_pool2d,
+    conv2d,
+    cross_entropy,
+    dropout,
+    linear_cross_entropy,
+    linear_relu,
+    max_pool2d,
+    search,
+)
+from .clock import FULL, QUICK, Clock, Effort
+from .samples import When
+
+# What others are made of comes first: a pooled convolution's parts are routed before it is.
+_MODULES = (linear_relu, cross_entropy, dropout, max_pool2d, conv2d, linear_cross_entropy, batch_norm_relu_max_pool2d)
+_BUDGET = {False: 300.0, True: 60.0}  # seconds
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row to be measured, and its ladder of sizes."""
+
+    module: ModuleType
+    family: Family
+    when: When
+    sizes: tuple[int, ...]
+
+    def ladder(self) -> list[search.Rung]:
+        return [functools.partial(self._calls, size) for size in self.sizes]
+
+    def _calls(self, size: int):
+        return self.module.calls(self.family, self.when, size)
+
+
+def jobs(threads: int, ops: list[str], quick: bool) -> list[Job]:
+    """All rows of so many threads, in the order they are measured: float32's first."""
+    found = []
+    for module in _MODULES:
+        for family in module.FAMILIES:
+            if ops and family.op not in ops:
+                continue
+            for when in family.combinations():
+                if (when["threads"] == "several") is not (threads > 1) or not module.candidates(family, when):
+                    continue
+                sizes = module.sizes(family, when)
+                found.append(Job(module, family, when, tuple(sizes[:: 2 if quick else 1])))
+    return sorted(found, key=lambda job: job.when["dtype"] != "float32")
+
+
+class Progress:
+    """One line on a terminal, rewritten; elsewhere one for each op."""
+
+    def __init__(self, total: int):
+        self._total, self._done, self._op, self._start = total, 0, "", time.monotonic()
+
+    def step(self, job: Job, threads: int) -> None:
+        self._done += 1
+        seconds = time.monotonic() - self._start
+        line = f"{job.family.op}, {threads} thread(s): row {self._done} of {self._total}, {seconds:.0f} s"
+        if sys.stderr.isatty():
+            print(f"\r{line:78s}", end="", file=sys.stderr, flush=True)
+        elif (named := f"{job.family.op} {threads}") != self._op:
+            print(line, file=sys.stderr, flush=True)
+            self._op = named
+
+    def end(self) -> None:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
+
+
+def measure(ops: list[str], quick: bool, seconds: float, thread_counts: list[int], verbose: bool) -> set[tuple[Family, int]]:
+    """Fills the rows of the families with what is measured; which ones they are."""
+    planned = {threads: jobs(threads, ops, quick) for threads in thread_counts}
+    rungs = sum(len(job.sizes) for each in planned.values() for job in each)
+    effort, end = QUICK if quick else FULL, time.monotonic() + seconds
+    progress = Progress(sum(map(len, planned.values())))
+    measured: set[tuple[Family, int]] = set()
+    before = torch.get_num_threads()
+    try:
+        for threads, each in planned.items():
+            torch.set_num_threads(threads)
+            for job in each:
+                if time.monotonic() > end:
+                    break
+                progress.step(job, threads)
+                share = max(end - time.monotonic(), 1.0) / max(rungs, 1)
+                rungs -= len(job.sizes)
+                measured |= _fill(job, replace(effort, seconds=min(effort.seconds, 1.5 * share)), verbose)
+    finally:
+        torch.set_num_threads(before)
+        progress.end()
+    return measured
+
+
+def _fill(job: Job, effort: Effort, verbose: bool) -> set[tuple[Family, int]]:
+    cells = search.climb(job.family, job.when, job.ladder(), Clock("cpu"), effort)
+    if not cells:
+        return set()
+    row = job.family.row(**job.when)
+    job.family.steps[row] = search.steps_of(cells, job.family.routes[0])
+    job.family.settle()
+    if verbose:
+        print(", ".join(f"{name} {value}" for name, value in job.when.items()))
+        print("".join(f"  {cell}\n" for cell in cells), end="", flush=True)
+    return {(job.family, row)}
+
+
+def changes(before: dict[tuple[Family, int], Steps], measured: set[tuple[Family, int]]) -> list[str]:
+    """What of the rows measured differs from the table in force before, a line each."""
+    lines = []
+    for family, row in sorted(measured, key=lambda place: (place[0].op, place[1])):
+        old, new = before[family, row], family.steps[row]
+        if old != new:
+            when = family.when(row)
+            by, classes = family.by(when), ", ".join(f"{name} {value}" for name, value in when.items())
+            lines.append(f"{family.op} ({classes}): {describe_steps(new, by)}; was {describe_steps(old, by)}")
+    return lines
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m torchext tune", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a minute instead of five: fewer sizes, wider intervals")
+    parser.add_argument("--op", nargs="*", default=[], help="only these")
+    parser.add_argument("--threads", type=int, nargs="*", help="thread counts; 1 and all unless given")
+    parser.add_argument("--seconds", type=float, help="about how long it may take")
+    parser.add_argument("--out", type=Path, help="the file to write, not the one that torchext reads by itself")
+    parser.add_argument("--verbose", action="store_true", help="print every measurement")
+    options = parser.parse_args(arguments)
+    everyone = torch.get_num_threads()
+    counts = options.threads or sorted({1, everyone})
+    seconds = options.seconds or _BUDGET[options.quick]
+    known = {module.op for each in _MODULES for module in each.FAMILIES}
+    if unknown := set(options.op) - known:
+        parser.error(f"--op: {sorted(unknown)[0]!r}, expected among {', '.join(sorted(known))}")
+    kind = _device_kind.cpu()
+    before = {(f, row): f.steps[row] for m in _MODULES for f in m.FAMILIES for row in range(f.count)}
+    print(f"measuring {kind}, threads {', '.join(map(str, counts))}: about {seconds / 60:.0f} min", file=sys.stderr)
+    measured = measure(options.op, options.quick, seconds, counts, options.verbose)
+    path = options.out or _table_file.users(kind)
+    written = keep(path, "cpu", kind, measured)
+    found = changes(before, measured)
+    print("\n".join(found) or "nothing changed")
+    print(f"{len(found)} of {len(measured)} rows measured changed; {written} rows in {path}")
+    return 0
+
+
+def keep(path: Path, device: str, kind: str, measured: set[tuple[Family, int]]) -> int:
+    """Writes the rows measured to the file, beside those that it has of others; how many lines there are."""
+    with _table_file.locked(path):
+        kept = _table_file.others(path, device, kind, measured)
+        rows = []
+        for family in dict.fromkeys(family for family, _ in sorted(measured | kept, key=_order)):
+            rows += _table_file.rows_of(family, sorted(row for other, row in measured | kept if other is family))
+        about = _table_file.about() | {"date": datetime.date.today().isoformat()}
+        _table_file.write(_table_file.Table(device, kind, rows, about), path)
+    return len(rows)
+
+
+def _order(place: tuple[Family, int]) -> tuple[str, int]:
+    return place[0].op, place[1]

@@ -1,0 +1,35 @@
+"""Samples of max_pool2d."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .._max_pool2d_route import CPU
+from ..max_pool2d import max_pool2d, max_pool2d_with_indices
+from .._table import Family
+from .samples import When, draw, in_layout, powers, step
+
+FAMILIES = (CPU,)
+_WINDOWS = {"apart": {"kernel_size": 2}, "overlapping": {"kernel_size": 3, "stride": 2, "padding": 1}}
+
+
+def candidates(family: Family, when: When) -> bool:
+    return True
+
+
+def sizes(family: Family, when: When) -> list[int]:
+    return powers(6, 22)
+
+
+def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+    x = in_layout(draw(when, *shape(size)), when)
+    window = _WINDOWS[when["windows"]]
+    if when["indices"] == "yes":
+        return [step(lambda: max_pool2d_with_indices(x, **window)[0], x)]
+    return [step(lambda: max_pool2d(x, **window), x)]
+
+
+def shape(size: int) -> tuple[int, int, int, int]:
+    """Images of about so many elements in all, as small networks have them."""
+    channels, side = (16, 32) if size >= 1 << 14 else (4, 8) if size >= 1 << 8 else (2, 4)
+    return max(1, size // (channels * side * side)), channels, side, side

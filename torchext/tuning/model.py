@@ -1,0 +1,199 @@
+"""torchext.tune(model, *example): measures the routes of exactly the calls that a model makes."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _device_kind, _gate, _table_file
+from .._buffers import Buffers
+from .._table import FAMILIES, ROUTES, Family
+from ..explain import columns
+from . import machine, search
+from .clock import FULL, Clock, Ratio
+from .samples import step
+
+_HALF_OCTAVE = 2**0.5  # what is measured at one size holds for sizes up to so many times larger or smaller
+
+Call = tuple[Callable, tuple, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """One call of a model: what was measured of it, and the route it takes from now on."""
+
+    op: str
+    arguments: str
+    route: str
+    before: str
+    microseconds: float
+    faster: dict[str, Ratio]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What :func:`tune` found, a :class:`Tuned` for each call; prints as a table."""
+
+    calls: tuple[Tuned, ...]
+    kept: str
+
+    def __str__(self) -> str:
+        if not self.calls:
+            return "no call reached an op of torchext that a table routes: see torchext.explain(model, ...)"
+        rows = [("op", "arguments", "stock", "times faster than stock", "route", "before")]
+        for call in self.calls:
+            faster = (f"{name} {r.value:.2f} ({r.low:.2f}-{r.high:.2f})" for name, r in call.faster.items())
+            time = f"{call.microseconds:.1f} us"
+            rows.append((call.op, call.arguments, time, ", ".join(faster), call.route, call.before))
+        return f"{columns(rows)}\n{self.kept}"
+
+
+def tune(model: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Tuning:
+    """Measures on this machine every route of the calls that ``model(*args, **kwargs)`` makes, and keeps what won.
+
+    The model runs once, forward. Then each different call of an op of ours is timed on tensors of its shapes, forward
+    and, where the call wants gradients, backward: by stock and by each kernel of ours, in turn. A route wins where it is
+    faster beyond the noise; ties are stock's. The answer holds from then on for calls of this kind and about this size,
+    in this process and, from the user's routing table, in those that start later. On a GPU times are taken by events.
+
+    The model is left as it was: parameters, gradients, buffers and modes.
+
+    Returns:
+        What was measured; prints as a table.
+
+    Raises:
+        TypeError: `model` is not an ``nn.Module``.
+        RuntimeError: a CUDA graph is being captured.
+
+    Example:
+        >>> model = torchext.nn.Sequential(torchext.nn.Linear(64, 32), torchext.nn.ReLU())
+        >>> tuning = torchext.tune(model, torch.ones(16, 64))
+        >>> [call.op for call in tuning.calls]
+        ['linear_relu']
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"tune: model is a {type(model).__name__}, expected a torch.nn.Module")
+    Clock("cuda" if _captures() else "cpu")
+    calls = _different(_calls_of(model, args, kwargs))
+    found: list[tuple[Tuned, search.Cell]] = []
+    for call in calls:
+        for family in FAMILIES.values():
+            found += _measure(call, family)
+    found.sort(key=lambda pair: pair[1].seconds)  # where two calls are of one row and size the longer one decides
+    for _, cell in found:
+        steps = cell.family.steps[cell.row]
+        low, high = int(cell.size / _HALF_OCTAVE), int(cell.size * _HALF_OCTAVE)
+        cell.family.steps[cell.row] = search.put(steps, low, high, cell.route)
+        cell.family.settle()
+    return Tuning(tuple(tuned for tuned, _ in found), _keep({(cell.family, cell.row) for _, cell in found}))
+
+
+def _captures() -> bool:
+    return torch.version.cuda is not None and torch.cuda.is_current_stream_capturing()
+
+
+@contextmanager
+def _recorded() -> Iterator[list[Call]]:
+    before, _gate._calls = _gate._calls, []
+    try:
+        yield _gate._calls
+    finally:
+        _gate._calls = before
+
+
+def _calls_of(model: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> list[Call]:
+    buffers = Buffers(model)
+    try:
+        with _recorded() as calls:
+            model(*args, **kwargs)
+        return [(function, _like(args), _like(kwargs)) for function, args, kwargs in calls]
+    finally:
+        buffers.restore()
+
+
+def _like(value: Any) -> Any:
+    """The same arguments, with tensors of their own in place of the model's."""
+    if isinstance(value, Tensor):
+        if not value.is_floating_point():
+            return value.detach().clone()
+        fresh = torch.empty_like(value.detach()).normal_()
+        return fresh.requires_grad_(value.requires_grad and torch.is_grad_enabled())
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_like, value)) if type(value) in (tuple, list) else value
+    return {key: _like(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+def _describe(call: Call) -> str:
+    function, args, kwargs = call
+    shown = [*map(_argument, args), *(f"{name}={_argument(value)}" for name, value in kwargs.items())]
+    return ", ".join(shown)
+
+
+def _argument(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return repr(value)
+    dtype = str(value.dtype).removeprefix("torch.")
+    return f"{dtype}{list(value.shape)}" + ("*" if value.requires_grad else "")
+
+
+def _different(calls: list[Call]) -> list[Call]:
+    strides = lambda value: value.stride() if isinstance(value, Tensor) else ()
+    key = lambda call: (call[0].__name__, _describe(call), tuple(map(strides, (*call[1], *call[2].values()))))
+    return list({key(call): call for call in calls}.values())
+
+
+def _measure(call: Call, family: Family) -> list[tuple[Tuned, search.Cell]]:
+    function, args, kwargs = call
+    tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
+    if family.op not in _OPS.get(function.__name__, (function.__name__,)) or tensors[0].device.type != family.device:
+        return []
+    run = step(functools.partial(_first, function, args, kwargs), *tensors)
+    try:
+        cell = search.measure(family, [run], Clock(family.device), FULL)
+    except search.Unmeasurable:
+        return []
+    before = ROUTES[family.route(cell.row, cell.size)]
+    faster = {ROUTES[route]: ratio for route, ratio in cell.samples[0].items()}
+    tuned = Tuned(function.__name__, _describe(call), ROUTES[cell.route], before, 1e6 * cell.seconds, faster)
+    return [(tuned, cell)]
+
+
+def _first(function: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
+    """Its result; of several the first."""
+    result = function(*args, **kwargs)
+    return result if isinstance(result, Tensor) else result[0]
+
+
+# The families that decide on a function, where they do not bear its name.
+_OPS = {
+    "linear": ("linear_relu",),
+    "conv2d_relu": ("conv2d", "conv2d_relu"),
+    "max_pool2d_with_indices": ("max_pool2d",),
+    **dict.fromkeys(("alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"), ("dropout",)),
+}
+
+
+def _keep(measured: set[tuple[Family, int]]) -> str:
+    """Writes the rows to the user's tables; what is told of it."""
+    told = []
+    for device in sorted({family.device for family, _ in measured}):
+        rows = {place for place in measured if place[0].device == device}
+        kind = _device_kind.cpu() if device == "cpu" else _device_kind.gpu()
+        path = _table_file.own(device, kind)
+        if path is None:
+            told.append(f"kept in this process alone: {_table_file.VARIABLE}=shipped")
+            continue
+        try:
+            machine.keep(path, device, kind, rows)
+            told.append(f"kept in {path}")
+        except OSError as error:
+            warnings.warn(f"tune: kept in this process alone, {path} cannot be written: {error}", stacklevel=3)
+            told.append("kept in this process alone")
+    return "; ".join(told)

@@ -1,0 +1,57 @@
+"""What each op's samples are made of: a call to be timed, and the tensors it takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+When = dict[str, str]
+
+
+def powers(low: int, high: int, step: int = 2) -> list[int]:
+    """Two to the power of every `step`-th number from `low` to `high`."""
+    return [1 << bits for bits in range(low, high + 1, step)]
+
+
+def root(value: float) -> int:
+    """Its square root, rounded, at least 1."""
+    return max(1, round(math.sqrt(value)))
+
+
+def draw(when: When, *shape: int, needs_grad: bool | None = None) -> Tensor:
+    """Normal numbers of the row's dtype; with gradient where the row has one."""
+    x = torch.randn(shape, dtype=torch.float32).to(getattr(torch, when["dtype"]))
+    gradient = when.get("gradient") == "yes" if needs_grad is None else needs_grad
+    return x.requires_grad_(gradient)
+
+
+def in_layout(x: Tensor, when: When) -> Tensor:
+    """The same in the row's memory format."""
+    if when["layout"] == "contiguous":
+        return x
+    return x.detach().contiguous(memory_format=torch.channels_last).requires_grad_(x.requires_grad)
+
+
+def step(call: Callable[[], Tensor], *tensors: Tensor | None) -> Callable[[], object]:
+    """`call`, and the gradients of those tensors that want one."""
+    leaves = [t for t in tensors if t is not None and t.requires_grad]
+    if not leaves:
+        return _without_gradient(call)
+    with torch.enable_grad():
+        dy = torch.ones_like(call().detach())
+
+    def both() -> Sequence[Tensor]:
+        return torch.autograd.grad(call(), leaves, dy)
+
+    return both
+
+
+def _without_gradient(call: Callable[[], Tensor]) -> Callable[[], object]:
+    def run() -> Tensor:
+        with torch.no_grad():
+            return call()
+
+    return run
