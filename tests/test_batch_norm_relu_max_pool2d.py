@@ -2,13 +2,11 @@
 
 import pytest
 import torch
+from batch_norm_relu_max_pool2d_cases import LAST, ours, stock, window
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from torch.nn import functional as stock_F
+from max_pool2d_cases import LAYOUTS
 
-from torchext.nn import functional as F
-
-LAST = torch.channels_last
 NAN, INF = float("nan"), float("inf")
 
 
@@ -17,29 +15,8 @@ def one_thread(threads):
     threads(1)
 
 
-def split(options):
-    """Options of the pooling without their prefix, and the rest."""
-    pool = {k.removeprefix("pool_"): v for k, v in options.items() if k.startswith("pool_")}
-    return pool, {k: v for k, v in options.items() if not k.startswith("pool_")}
-
-
-def ours(x, w=None, b=None, mean=None, var=None, **options):
-    return F.batch_norm_relu_max_pool2d(x, mean, var, w, b, **{"training": True, "pool_kernel_size": 2} | options)
-
-
-def stock(x, w=None, b=None, mean=None, var=None, **options):
-    pool, norm = split({"training": True, "pool_kernel_size": 2} | options)
-    return stock_F.max_pool2d(stock_F.relu(stock_F.batch_norm(x, mean, var, w, b, **norm)), **pool)
-
-
 def bound(function, options):
     return lambda *tensors: function(*tensors, **options)
-
-
-def window(kernel, stride, padding=0, ceil=False):
-    return dict(
-        zip(("pool_kernel_size", "pool_stride", "pool_padding", "pool_ceil_mode"), (kernel, stride, padding, ceil))
-    )
 
 
 SHAPES = {
@@ -155,15 +132,6 @@ def test_ties_go_to_the_first_and_a_dead_window_passes_nothing(isa):
     for function in (ours, stock):
         (dx,) = torch.autograd.grad(function(x, w, b), x, dy)
         assert (dx[:, 1] == 0).all()
-
-
-LAYOUTS = {
-    "sliced": lambda t: torch.cat([t, t], -1)[..., : t.shape[-1]],
-    "rows and columns swapped": lambda t: t.transpose(-1, -2).contiguous().transpose(-1, -2),
-    "expanded": lambda t: t[:1].expand(t.shape),
-    "misaligned": lambda t: torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape),
-    "every other channel, channels_last": lambda t: t.repeat_interleave(2, 1).contiguous(memory_format=LAST)[:, ::2],
-}
 
 
 @pytest.mark.parametrize("dy_layout", LAYOUTS.values(), ids=LAYOUTS)

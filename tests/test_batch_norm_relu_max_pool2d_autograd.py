@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from test_batch_norm_relu_max_pool2d import LAST, ours, stock, window
+from batch_norm_relu_max_pool2d_cases import LAST, ours, stock, window
 from torch import library
 from torch import nn as stock_nn
 from torch.nn import functional as stock_F

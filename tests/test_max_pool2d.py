@@ -7,55 +7,16 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from torch.nn import functional as stock_F
+from max_pool2d_cases import EXACT, INF, LAYOUTS, NAN, WINDOWS, channels_last, stock_pool
 
 import torchext
 from torchext.nn import functional as F
-
-NAN, INF = float("nan"), float("inf")
-EXACT = {"rtol": 0, "atol": 0, "equal_nan": True}
 
 
 @pytest.fixture(autouse=True)
 def one_thread(threads):
     """Stock wakes every thread for the smallest map: minutes over all these, on a busy machine."""
     threads(1)
-
-
-def channels_last(t):
-    return t.contiguous(memory_format=torch.channels_last)
-
-
-def misaligned(t):
-    return torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape)
-
-
-LAYOUTS = {
-    "contiguous": lambda t: t,
-    "channels_last": channels_last,
-    "misaligned": misaligned,
-    "sliced": lambda t: torch.cat([t, t], -1)[..., : t.shape[-1]],
-    "every other channel, channels_last": lambda t: channels_last(t.repeat_interleave(2, 1))[:, ::2],
-    "rows and columns swapped": lambda t: t.transpose(-1, -2).contiguous().transpose(-1, -2),
-    "expanded": lambda t: t[:1].expand(t.shape),
-}
-# kernel, stride, padding, dilation, ceil: each way through the kernels
-WINDOWS = [
-    (2, 2, 0, 1, False),
-    (2, 2, 0, 1, True),
-    (2, 2, 1, 1, False),
-    (3, 2, 1, 1, False),
-    (3, 1, 1, 1, True),
-    (3, 3, 0, 1, False),
-    ((3, 2), (1, 2), (1, 0), (2, 1), False),
-    ((1, 5), (3, 1), (0, 2), 1, True),
-    (5, (2, 4), 2, (1, 3), True),
-    (1, 2, 0, 1, False),
-]
-
-
-def stock_pool(x, *window):
-    return stock_F.max_pool2d(x, *window, return_indices=True)
 
 
 def stock_gradient(x, window, dy):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_max_pool2d import EXACT, LAYOUTS, channels_last, stock_pool
+from max_pool2d_cases import EXACT, LAYOUTS, channels_last, stock_pool
 from torch import library
 from torch import nn as stock_nn
 from torch.nn import functional as stock_F

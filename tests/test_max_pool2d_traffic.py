@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_max_pool2d import channels_last
+from max_pool2d_cases import channels_last
 from traffic import launches, needs_simt
 
 pytestmark = needs_simt

@@ -5,8 +5,7 @@ import itertools
 import pytest
 import torch
 from conftest import TRITON, on_device_of
-from test_max_pool2d import NAN, WINDOWS, channels_last
-from test_max_pool2d_simt import run
+from max_pool2d_cases import NAN, WINDOWS, channels_last, run
 
 if not TRITON:
     pytest.skip("needs Triton, and a GPU or its interpreter", allow_module_level=True)
