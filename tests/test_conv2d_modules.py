@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conv2d_cases import FUNCTIONS
 from torch import nn as stock_nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as stock_F
@@ -11,13 +12,9 @@ from torchext import _conv2d_plan, _route, nn
 from torchext.nn import functional as F
 
 
-def stock_conv2d_relu(*args, **options):
-    return stock_F.relu(stock_F.conv2d(*args, **options))
-
-
-@pytest.fixture(params=["conv2d", "conv2d_relu"])
+@pytest.fixture(params=FUNCTIONS)
 def pair(request):
-    return {"conv2d": (F.conv2d, stock_F.conv2d), "conv2d_relu": (F.conv2d_relu, stock_conv2d_relu)}[request.param]
+    return FUNCTIONS[request.param]
 
 
 @pytest.fixture

@@ -4,15 +4,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matrix import DTYPES, needs_simt
 from torch.nn import functional as stock_F
-from traffic import launches, needs_simt
+from traffic import launches
 
 import torchext
 from torchext import _route
 from torchext.nn import functional as F
 
 pytestmark = needs_simt
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 ops = torch.ops.torchext
 NAN = float("nan")
 

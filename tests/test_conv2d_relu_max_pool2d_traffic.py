@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from traffic import launches, needs_simt
+from matrix import needs_simt
+from traffic import launches
 
 pytestmark = needs_simt
 ops = torch.ops.torchext

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import DTYPES, Case
+from conv2d_cases import FUNCTIONS
+from matrix import DTYPES, Case
 from torch.nn import functional as stock_F
 
 import torchext
@@ -23,14 +24,8 @@ def leaves_of(x, w, dtype=torch.float32):
     return [torch.randn(s, dtype=torch.float64).to(dtype).requires_grad_() for s in (x, w, w[:1])]
 
 
-def stock_conv2d_relu(*args, **options):
-    return stock_F.relu(stock_F.conv2d(*args, **options))
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    "pair", [(F.conv2d, stock_F.conv2d), (F.conv2d_relu, stock_conv2d_relu)], ids=["conv2d", "relu"]
-)
+@pytest.mark.parametrize("pair", FUNCTIONS.values(), ids=FUNCTIONS)
 @pytest.mark.parametrize("x, w, options", SHAPES.values(), ids=SHAPES)
 def test_values_and_gradients_match_stock_judged_by_float64(cpu_isa, dtype, pair, x, w, options):
     ours, stock, kink = (lambda *t, f=f: f(*t, **options) for f in (*pair, stock_F.conv2d))

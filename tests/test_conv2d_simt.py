@@ -2,14 +2,14 @@
 
 import pytest
 import torch
+from matrix import DTYPES, needs_simt
 from torch.nn import functional as stock_F
-from traffic import launches, needs_simt
+from traffic import launches
 
 import torchext
 from torchext import _conv2d_plan, _route
 
 pytestmark = needs_simt
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 ops = torch.ops.torchext
 

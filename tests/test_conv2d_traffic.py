@@ -6,7 +6,8 @@ neighbouring taps and tiles find it in the caches, which csrc/simt has not.
 
 import pytest
 import torch
-from traffic import launches, needs_simt
+from matrix import needs_simt
+from traffic import launches
 
 from torchext._conv2d_plan import out_size
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import TRITON
 from hypothesis import given
 from hypothesis import strategies as st
+from matrix import TRITON
 from torch.nn import functional as stock_F
 
 if not TRITON:

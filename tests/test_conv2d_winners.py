@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import DTYPES, Case
+from matrix import DTYPES, Case
 from torch.nn import functional as stock_F
 
 import torchext

@@ -4,23 +4,15 @@ import itertools
 
 import pytest
 import torch
-from conftest import Case
+from conv2d_cases import FUNCTIONS, LAST, LAYOUTS, both, bound, stock_conv2d_relu
 from hypothesis import given
 from hypothesis import strategies as st
+from matrix import Case
 from torch import library
 from torch.nn import functional as stock_F
 
 from torchext import _conv2d_plan
 from torchext.nn import functional as F
-
-LAST = torch.channels_last
-
-
-def stock_conv2d_relu(*args, **options):
-    return stock_F.relu(stock_F.conv2d(*args, **options))
-
-
-FUNCTIONS = {"conv2d": (F.conv2d, stock_F.conv2d), "conv2d_relu": (F.conv2d_relu, stock_conv2d_relu)}
 
 
 @pytest.fixture(params=FUNCTIONS)
@@ -41,14 +33,6 @@ def plan_of(x, w, **options):
 
 def is_winograds(x, w, **options):
     return plan_of(x, w, **options)[4] == _conv2d_plan.WINOGRAD
-
-
-def bound(function, **options):
-    return lambda *tensors: function(*tensors, **options)
-
-
-def both(pair, **options):
-    return tuple(bound(function, **options) for function in pair)
 
 
 SHAPES = {  # n, c, h, w, k, side; padding
@@ -111,14 +95,6 @@ def test_memory_formats_are_stocks(pair, image, weight):
         results.append((y, *torch.autograd.grad(y.sum(), leaves)))
     assert [t.stride() for t in results[0]] == [t.stride() for t in results[1]]
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
-
-
-LAYOUTS = {
-    "channels permuted": lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
-    "sliced": lambda t: torch.cat([t, t], -1)[..., : t.shape[-1]],
-    "misaligned": lambda t: torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape),
-    "expanded": lambda t: t[:1].expand(t.shape),
-}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)

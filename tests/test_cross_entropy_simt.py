@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 from cross_entropy_cases import class_sizes, indices, probabilities
+from matrix import DTYPES, needs_simt
 from torch.nn import functional as stock_F
 
 import torchext
 from torchext import _route
 from torchext.nn import functional as F
 
-pytestmark = pytest.mark.skipif(_route.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+pytestmark = needs_simt
 SHAPES = [(100, 10), (40, 64), (9, 1001), (3, 2500), (2, 20001), (3, 7, 50), (2, 1100, 9), (1, 1030, 16)]
 
 

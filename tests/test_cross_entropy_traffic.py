@@ -5,7 +5,8 @@ One row a launch: what is run, the kernel's name, and its floor in bytes. At mos
 
 import pytest
 import torch
-from traffic import launches, needs_simt
+from matrix import needs_simt
+from traffic import launches
 
 pytestmark = needs_simt
 ops = torch.ops.torchext

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from conftest import TRITON
 from cross_entropy_cases import class_sizes, indices, probabilities
+from matrix import TRITON
 from torch.nn import functional as stock_F
 
 from torchext.nn import functional as F

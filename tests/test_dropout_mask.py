@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import simt_kernels
 import torch
+from dropout_cases import seed_of
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
@@ -27,10 +28,6 @@ OPS = torch.ops.torchext.dropout
 def native():
     with torchext.backend("native"):
         yield
-
-
-def seed_of(value):
-    return torch.tensor(value, dtype=torch.int64)
 
 
 def mask(count, p, seed, overload="default"):

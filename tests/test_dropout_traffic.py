@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from traffic import launches, needs_simt
+from matrix import DTYPES, needs_simt
+from traffic import launches
 
 pytestmark = needs_simt
 ops = torch.ops.torchext
 SEED = torch.tensor(3)
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def dropout(dtype, count, offset=0, in_place=False):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import GPU, TRITON, on_device_of
+from matrix import GPU, TRITON, on_device_of
 
 import torchext
 from torchext import _op, _route

@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from conftest import needs_triton
+from matrix import needs_triton
 
 import torchext
 from torchext import _route

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from matrix import DTYPES, needs_simt
 
 from torchext import _route
 
-pytestmark = pytest.mark.skipif(_route.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+pytestmark = needs_simt
 ops = torch.ops.torchext
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from traffic import launches, needs_simt
+from matrix import DTYPES, needs_simt
+from traffic import launches
 
 pytestmark = needs_simt
 ops = torch.ops.torchext
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def products(dtype, m, k, n):

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from conftest import TRITON
+from matrix import DTYPES, TRITON
 
 if not TRITON:
     pytest.skip("needs Triton, and a GPU or its interpreter", allow_module_level=True)
 
 from torchext.kernels import launch, linear_relu, product
 
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 ops = torch.ops.torchext
 pytestmark = pytest.mark.usefixtures("on_triton")
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import DTYPES
+from matrix import DTYPES
 from torch.nn import functional as stock_F
 
 from torchext.nn import functional as F

@@ -6,13 +6,13 @@ import subprocess
 import pytest
 import simt_kernels
 import torch
+from matrix import DTYPES, needs_simt
 from max_pool2d_cases import NAN, WINDOWS, channels_last, run
 from traffic import launches
 
 from torchext import _route
 
-pytestmark = pytest.mark.skipif(_route.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+pytestmark = needs_simt
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

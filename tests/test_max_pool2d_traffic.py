@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from matrix import DTYPES, needs_simt
 from max_pool2d_cases import channels_last
-from traffic import launches, needs_simt
+from traffic import launches
 
 pytestmark = needs_simt
 ops = torch.ops.torchext
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def taps_inside(size, out, k, stride, pad):

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from programs import TOOLS, WHAT_IS_SAVED, WHO_SEES
+from programs import WHAT_IS_SAVED, WHO_SEES
+from programs_with_tools import TOOLS
 from torch.nn import functional as stock_F
 
 import torchext

@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from simt_kernels import COMPILE, ROOT, SANITIZE, needs_simt
+from matrix import needs_simt
+from simt_kernels import COMPILE, ROOT, SANITIZE
 
 import torchext
 from torchext import _route

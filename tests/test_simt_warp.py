@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from simt_kernels import needs_simt
+from matrix import needs_simt
 
 pytestmark = needs_simt
 

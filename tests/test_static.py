@@ -1,20 +1,23 @@
 """The table of what nvcc makes of the kernels (bench/static.py) is that of the sources, and nothing in it spills."""
 
-import json
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from bench import static
+from bench import static, static_table
 
 CELLS = [(path.stem, target) for path in static.kernels() for target in static.TARGETS]
 
 
+read = cache(static_table.read)
+
+
 def entry(op, target):
-    return json.loads((static.RESULTS / f"{target}.json").read_text()).get(op)
+    return read(static.place(target)).get(op)
 
 
 @pytest.mark.parametrize("op, target", CELLS)
