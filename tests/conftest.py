@@ -28,14 +28,14 @@ hypothesis.settings.load_profile("torchext")
 def pytest_configure():
     assert torchext._C is not None, "torchext._C is not built: run `make build`"
     torch.backends.cudnn.allow_tf32 = False  # results are held to float32's own precision
-    torch.backends.cudnn.deterministic = True  # second derivatives are stock's, and gradcheck wants one answer
+    torch.backends.cudnn.deterministic = True  # second derivatives are stock's, and gradcheck needs repeatable ones
     torch.set_num_threads(1)  # tests run side by side; those about threads ask for more
     if _route.triton() and _route.triton().INTERPRETED:
         _patch_each_module_once()
 
 
 def _patch_each_module_once():
-    """Triton's interpreter patches its language for each launch, and, 1 ms, for each call of a helper, lastingly."""
+    """Triton's interpreter patches its language at each launch and, in 1 ms, at each helper's call; once is enough."""
     from triton.runtime.interpreter import InterpretedFunction
 
     original, patched = InterpretedFunction.__call__, set()
@@ -56,7 +56,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture(autouse=True)
 def seeded_and_served(request):
-    """Every test is about our kernels, whether or not stock measured faster at its sizes; and starts from one seed."""
+    """Every test runs our kernels, whether or not stock measured faster at its sizes, and starts from the same seed."""
     torch.manual_seed(0)
     if _route.simt() is not None:
         _route.simt().seed(int(os.getenv("SIMT_SEED", "0")))
@@ -75,7 +75,7 @@ def pytest_generate_tests(metafunc):
 
 
 def _is_of_auto(item):
-    """Whether it says something about the ops that "auto" serves on the CPU."""
+    """Whether the test covers ops that "auto" serves on the CPU."""
     stem = item.module.__name__.removeprefix("test_")
     params = getattr(getattr(item, "callspec", None), "params", {})
     of_gpu = any(params.get(name) in GPU_KERNELS for name in ("isa", "overload"))
@@ -86,7 +86,7 @@ def _is_of_auto(item):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Interpreted, a launch takes 10 ms: of Triton's cases the slow tools and two dtypes of four are long runs."""
+    """Interpreted, a launch takes 10 ms: Triton's slow cases, and two dtypes of four, are marked long."""
     if config.getoption("--backend") == "auto":
         items[:] = [item for item in items if _is_of_auto(item)]
     for item in items:
@@ -105,7 +105,7 @@ def cpu_isa(request):
 
 @pytest.fixture
 def isa(request):
-    """The same, and on the GPU kernels."""
+    """Runs the test on each CPU instruction set, then on the GPU kernels."""
     if request.param in GPU_KERNELS:
         with on_device_of(request.param), torchext.backend(OVERLOADS.get(request.param, "native")):
             yield request.param
@@ -116,14 +116,14 @@ def isa(request):
 
 @pytest.fixture
 def on_triton():
-    """Makes tensors where Triton's kernels run, and has them run."""
+    """Makes tensors where Triton's kernels run, and chooses those kernels."""
     with on_device_of("triton"), torchext.backend("triton"):
         yield
 
 
 @pytest.fixture
 def overload(request):
-    """Of an op: each that has a kernel, its tensors made where it runs."""
+    """Each overload of the op that has a kernel; tensors are made where it runs."""
     with on_device_of(request.param):
         yield OVERLOADS.get(request.param, "default")
 
@@ -135,7 +135,7 @@ def case(request, isa):
 
 @pytest.fixture
 def threads():
-    """Sets the number of threads within a test, and sets it back."""
+    """Sets the number of threads within a test, and restores it."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -143,7 +143,7 @@ def threads():
 
 @pytest.fixture
 def assert_drop_in(tmp_path):
-    """A module of ours is its stock base class to everything that handles modules."""
+    """Checks that a module of ours behaves as its stock base class: state, copies, pickles, files."""
 
     def check(ours, stock, x, exact=False):
         assert isinstance(ours, type(stock))
@@ -168,6 +168,6 @@ def kernels(tmp_path_factory):
 
 @pytest.fixture(params=range(5))
 def scheduled(kernels, request):
-    """The same, their threads in several random orders."""
+    """The same kernels, their threads in several random orders."""
     kernels.seed(request.param)
     return kernels

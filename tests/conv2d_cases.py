@@ -34,7 +34,7 @@ def both(pair, **options):
 
 @pytest.fixture(params=["direct", "library"])
 def conv2d_kernel(request, monkeypatch):
-    """Both kernels behind the op, whatever the measured rule says."""
+    """Both kernels behind the op, regardless of the measured rule."""
     if request.param == "library" and _chosen.name() != "native":
         pytest.skip("on a GPU one kernel serves both")
     monkeypatch.setattr(_conv2d_plan, "prefers_direct", lambda *args: request.param == "direct")

@@ -28,7 +28,7 @@ def alpha(p):
 
 
 def fixed(function, **options):
-    """The function with one mask for all its calls."""
+    """The function, drawing the same mask at every call."""
 
     def call(x):
         torch.manual_seed(5)

@@ -14,11 +14,11 @@ GPU = torch.cuda.is_available()
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 ISAS = torchext._C.cpu_isas() if torchext._C else []
 ROOT = Path(__file__).parent.parent
-TRITON = bool(_route.triton()) and (GPU or _route.triton().INTERPRETED)  # whether its kernels run here
+TRITON = bool(_route.triton()) and (GPU or _route.triton().INTERPRETED)  # its kernels run here
 CUDA = {path.stem for path in (ROOT / "csrc/cuda").glob("*.cu")}
-GPU_KERNELS = {  # where GPU kernels run here: the ops that have one
+GPU_KERNELS = {  # by the way they run here, the ops that have one
     "cuda": {stem for stem, serving in _op.GPU.items() if GPU and serving == "native"},
-    "simt": CUDA if _route.simt() else set(),  # the same on the CPU
+    "simt": CUDA if _route.simt() else set(),  # csrc/cuda on the CPU
     "triton": {path.stem for path in (ROOT / "kernels").glob("*.py")} if TRITON else set(),
 }
 OVERLOADS = {"simt": "simt", "triton": "triton"}
@@ -27,7 +27,7 @@ needs_simt = pytest.mark.skipif(_route.simt() is None, reason="torchext._simt is
 
 
 def on_device_of(isa):
-    """Makes tensors where `isa` runs: on the GPU, where one is at hand and Triton is not interpreted."""
+    """Makes tensors where `isa` runs: on the GPU where there is one and Triton is not interpreted."""
     on_gpu = isa == "cuda" or (isa == "triton" and GPU and not _route.triton().INTERPRETED)
     return torch.device("cuda") if on_gpu else contextlib.nullcontext()
 
@@ -51,7 +51,7 @@ class Case:
 
     @property
     def overload(self):
-        """Of our ops: what must have run."""
+        """The overload of our ops that must have run."""
         return OVERLOADS.get(self.isa, "default")
 
     def tensor(self, *shape, scale=1.0):

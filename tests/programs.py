@@ -1,4 +1,4 @@
-"""Small programs that people write, each a function of the layers' and the functions' namespace; grouped by kind."""
+"""Small user programs, each a function of `nn` and `F`: who sees an intermediate result, and what is saved."""
 
 import functools
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ X = torch.randn(16, 1, 28, 28, generator=torch.Generator().manual_seed(1))
 
 
 def kept_by_a_hook(keep):
-    """What a forward hook keeps of a convolution's result, after the ReLU has run."""
+    """A forward hook keeps a convolution's result; returns whether it is intact after the ReLU has run."""
 
     def program(nn, F):
         conv, kept = nn.Conv2d(1, 6, 5), []
@@ -28,7 +28,7 @@ def kept_by_a_hook(keep):
 
 
 def argument_held(call):
-    """Whether a convolution's result is whole after a ReLU that was called in some way."""
+    """Returns whether a convolution's result is intact after `call` has applied a ReLU to it."""
 
     def program(nn, F):
         h = nn.Conv2d(1, 6, 5)(X)
@@ -132,7 +132,7 @@ def flops(function):
 
 
 def gradient_after(edit):
-    """The convolution's gradient where its pooled result is edited before backward."""
+    """Returns the convolution's gradient when its pooled result is edited before backward."""
 
     def program(nn, F):
         conv = nn.Conv2d(1, 6, 5)
@@ -183,7 +183,7 @@ class _NoGradient(torch.autograd.Function):
 
 
 def parameters_without_gradient(make, *shape):
-    """Which parameters get a gradient where the model's result gets none: an optimizer decays those that do."""
+    """Returns which parameters have no gradient when the model's result gets none: an optimizer skips those."""
 
     def program(nn, F):
         model = nn.Sequential(*make(nn))

@@ -1,4 +1,4 @@
-"""Small programs that hand layers to torch's tools: tracing, export, scripting, quantisation, compilation, copying."""
+"""Small user programs that pass layers to torch's tools: tracing, export, scripting, quantisation, compilation."""
 
 import copy
 import functools

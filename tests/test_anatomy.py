@@ -1,4 +1,4 @@
-"""The layout is the design: one stem per op, found in the same rooms everywhere; files short enough to read."""
+"""The layout is the design: one stem per op, in the same folders for every op; files short enough to read."""
 
 import functools
 import itertools
@@ -25,11 +25,11 @@ ROOMS = (
     "tests/test_{stem}.py",
     "bench/bench_{stem}.py",
 )
-GPU_ROOMS = ("csrc/cuda/{stem}.cu", "kernels/{stem}.py", "tests/csrc/mutate_{stem}.cu")  # where it has such a kernel
-SHARED = {  # rooms that another op's file serves too: conv2d's kernels on the CPU pool what they have just convolved
+GPU_ROOMS = ("csrc/cuda/{stem}.cu", "kernels/{stem}.py", "tests/csrc/mutate_{stem}.cu")  # if it has such a kernel
+SHARED = {  # places that another op's file serves too: on the CPU conv2d's kernels also pool
     "conv2d_relu_max_pool2d": ("csrc/cpu/{stem}.cpp", "csrc/cpu/{stem}_kernels.h"),
 }
-# Folders whose files of this name are an op's, all but those that serve every op.
+# Files that belong to one op each, except those that serve every op.
 FOLDERS = {
     "csrc/*.cpp": {"module"},
     "csrc/cpu/*.cpp": {"isa"},
@@ -41,7 +41,7 @@ FOLDERS = {
 }
 BUILT = (".*", "__pycache__", "build", "dist", "*.egg-info")
 LINES = 250
-LONGER = {  # still two ideas long
+LONGER = {  # to be split
     *(f"torchext/{name}.py" for name in ("_route", "batch_norm_relu_max_pool2d", "conv2d", "cross_entropy")),
     *(f"torchext/{name}.py" for name in ("linear_cross_entropy", "linear_relu", "max_pool2d")),
     *("csrc/linear_cross_entropy.cpp", "csrc/cpu/conv2d_backward.h", "csrc/cpu/max_pool2d_backward_kernels.h"),
@@ -50,7 +50,7 @@ LONGER = {  # still two ideas long
 
 
 def tracked(*patterns):
-    """The files that match, as `git ls-files` takes patterns; of the tree's, where there is no git or no checkout."""
+    """The tracked files that match, as `git ls-files` takes patterns; without git or a checkout, those in the tree."""
     names = listed() if shutil.which("git") else None
     return {name for name in names or lying() if any(fnmatch(name, pattern) for pattern in patterns)}
 
@@ -58,12 +58,12 @@ def tracked(*patterns):
 @functools.cache
 def listed():
     listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return listing.stdout.split()  # nothing, where this is no checkout
+    return listing.stdout.split()  # empty outside a checkout
 
 
 @functools.cache
 def lying():
-    """What lies in the tree, but what was built there."""
+    """The files in the tree, except what was built there."""
     found = []
     for folder, folders, files in os.walk(ROOT):
         folders[:] = [f for f in folders if not any(fnmatch(f, pattern) for pattern in BUILT)]
@@ -72,13 +72,15 @@ def lying():
 
 
 def in_folder(pattern):
-    """The files that match within the pattern's own folder, not below it."""
+    """The files that match in the pattern's own folder, not below it."""
     return {name for name in tracked(pattern) if name.count("/") == pattern.count("/")}
 
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_an_op_lives_in_its_rooms_and_nowhere_else(stem):
-    longer = [other for other in STEMS if stem in other and other != stem]  # linear_cross_entropy's are its own
+    longer = [
+        other for other in STEMS if stem in other and other != stem
+    ]  # linear_cross_entropy's files are not cross_entropy's
     found = {f for f in tracked(f"*{stem}*") if not f.startswith("bench/results/")}
     found = {f for f in found if not any(other in f for other in longer)}
     rooms = {room.format(stem=stem) for room in ROOMS if room not in SHARED.get(stem, ())}
@@ -89,7 +91,7 @@ def test_an_op_lives_in_its_rooms_and_nowhere_else(stem):
 
 
 @pytest.mark.parametrize("pattern", FOLDERS)
-def test_every_file_of_an_ops_folder_is_named_after_an_op(pattern):
+def test_every_file_of_an_op_folder_is_named_after_an_op(pattern):
     names = {Path(name).stem for name in in_folder(pattern)} - FOLDERS[pattern]
     stems = {name: name.removeprefix("bench_").removeprefix("mutate_") for name in names}
     unknown = {name for name, stem in stems.items() if not any(f"{stem}_".startswith(f"{op}_") for op in STEMS)}

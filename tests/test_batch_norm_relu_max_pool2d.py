@@ -55,7 +55,7 @@ def test_values_and_gradients_match_stock_judged_by_float64(case, shape, last):
 
 @pytest.mark.parametrize("last", [False, True])
 def test_gradients_in_sixteen_bits_go_to_the_maximum(case, last):
-    """Values far apart, so that no rounding moves a maximum or changes a sign."""
+    """Values are far apart, so no rounding moves a maximum or changes a sign."""
     x = (torch.randperm(4 * 3 * 6 * 8).view(4, 3, 6, 8) % 256 - 128).to(case.dtype)
     x = x.contiguous(memory_format=LAST) if last else x
     w, b = torch.tensor([1.0, -2.0, 0.5], dtype=case.dtype), torch.tensor([0.25, -0.5, 1.0], dtype=case.dtype)
@@ -82,7 +82,7 @@ def test_any_window_on_any_map(isa, n, c, size, kernel, stride, padding, ceil, l
 
 @pytest.mark.parametrize("momentum", [0.1, 1.0, 0])
 @pytest.mark.parametrize("last", [False, True])
-def test_running_statistics_are_stocks(case, momentum, last):
+def test_running_statistics_match_stock(case, momentum, last):
     x = case.tensor(6, 5, 8, 7) * 3 + 2
     x = x.contiguous(memory_format=LAST) if last else x
     results = []
@@ -97,9 +97,9 @@ def test_running_statistics_are_stocks(case, momentum, last):
 
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("mean", [1e4, -3e2])
-def test_a_mean_far_from_zero_costs_no_digits(case, mean, last):
+def test_a_mean_far_from_zero_loses_no_precision(case, mean, last):
     if case.dtype != torch.float32:
-        pytest.skip("in 16 bits the input has no digits left, and float64 has nothing better to be judged by")
+        pytest.skip("in 16 bits the input has lost its digits, and float64 has no more exact reference")
     x = torch.randn(4, 6, 30, 32, dtype=torch.float64).add(mean).to(case.dtype)
     x = (x.contiguous(memory_format=LAST) if last else x).requires_grad_()
     case.assert_same_as_stock(ours, stock, (x, case.leaf(6), case.leaf(6)))
@@ -121,7 +121,7 @@ def test_nan_and_infinity_spread_as_in_stock(isa, edge, options, last):
 
 
 def test_ties_go_to_the_first_and_a_dead_window_passes_nothing(isa):
-    """Channel 0 is one value: every z is b, above 0. Channel 1 is all below 0."""
+    """Channel 0 is constant, so every z is b, above 0. Channel 1 is all below 0."""
     x = torch.randn(2, 2, 8, 8)
     x[:, 0] = 3
     x.requires_grad_()

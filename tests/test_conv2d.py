@@ -43,7 +43,7 @@ def test_values_and_gradients_match_stock_judged_by_float64(case, pair, shape):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("image, weight", itertools.product([torch.contiguous_format, LAST], repeat=2))
-def test_memory_formats_are_stocks(conv2d_kernel, pair, dtype, image, weight):
+def test_memory_formats_match_stock(conv2d_kernel, pair, dtype, image, weight):
     x = torch.randn(5, 3, 6, 7, dtype=dtype).to(memory_format=image).requires_grad_()
     w = torch.randn(4, 3, 3, 3, dtype=dtype).to(memory_format=weight).requires_grad_()
     Case("default", dtype).assert_same_as_stock(*pair, (x, w), kink=bound(stock_F.conv2d))
@@ -117,7 +117,7 @@ def test_any_layout_of_inputs_and_gradient(case, conv2d_kernel, pair, layout):
         case.assert_close(ours, stock, stock.double())
 
 
-def test_nan_and_infinity_go_through(case, conv2d_kernel, pair, cudnn):
+def test_nan_and_infinity_propagate(case, conv2d_kernel, pair, cudnn):
     cudnn(enabled=False)  # some of its algorithms spread a NaN further
     x = case.tensor(3, 2, 6, 6)
     x[0, 0, 0, 0], x[1, 1, 3, 3], x[2, 0, 5, 5] = float("nan"), float("inf"), float("-inf")

@@ -74,7 +74,7 @@ def test_compiles_whole(pair, dynamic, backend):
         torch.testing.assert_close(torch.autograd.grad(y, leaves, dy), torch.autograd.grad(want, leaves, dy))
 
 
-def test_inputs_and_gradients_are_left_alone(case, conv2d_kernel, pair):
+def test_inputs_and_gradients_are_not_modified(case, conv2d_kernel, pair):
     leaves = [case.leaf(5, 2, 6, 6), case.leaf(3, 2, 3, 3), case.leaf(3)]
     dy = case.tensor(5, 3, 4, 4)
     before = [t.detach().clone() for t in (*leaves, dy)]
@@ -91,7 +91,7 @@ def test_nothing_is_saved_beyond_inputs_and_result(conv2d_kernel, pair, saved_by
 
 
 @pytest.mark.native
-def test_only_the_wanted_gradients_are_computed(pair):
+def test_only_the_requested_gradients_are_computed(pair):
     x, w = torch.randn(2, 1, 6, 6), torch.randn(3, 1, 3, 3, requires_grad=True)
     y = pair[0](x, w)
     wanted = []

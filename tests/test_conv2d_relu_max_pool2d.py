@@ -18,7 +18,7 @@ def bound(function, options):
 
 @pytest.fixture(autouse=True)
 def native():
-    """Ours wherever it can: our direct kernel for all but the largest shapes."""
+    """Ours wherever it can serve: our direct kernel for all but the largest shapes."""
     with torchext.backend("native"):
         yield
 
@@ -56,7 +56,7 @@ def test_values_and_gradients_match_stock_judged_by_float64(case, shape, last):
 
 
 def test_gradients_in_sixteen_bits_go_to_the_maximum(case):
-    """Integers, so that all sums are exact and float64 has the same maxima, ties included."""
+    """Integers: all sums are exact, and float64 has the same maxima, ties included."""
     x, w = (torch.randint(-2, 3, s).to(case.dtype).requires_grad_() for s in ((18, 2, 8, 8), (5, 2, 3, 3)))
     dy = torch.randint(-2, 3, (18, 5, 3, 3)).double()
     exact = [t.detach().double().requires_grad_() for t in (x, w)]
@@ -104,7 +104,7 @@ def test_one_image_without_batch_dimension(isa):
     torch.testing.assert_close(ours(x, w), stock(x, w))
 
 
-def test_nan_and_infinity_go_through(case, cudnn):
+def test_nan_and_infinity_propagate(case, cudnn):
     cudnn(enabled=False)  # some of its algorithms spread a NaN further
     x = case.tensor(17, 2, 7, 7)
     x[0, 0, 0, 0], x[1, 1, 3, 3], x[2, 0, 5, 5] = float("nan"), float("inf"), float("-inf")
@@ -131,8 +131,8 @@ def test_any_gradient_layout(isa):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, LAST])
-def test_offsets_are_poolings_and_dead_where_relu_stopped_it(layout, overload):
-    """So that backward takes those of max_pool2d, which has not heard of ReLU, once the result has marked them."""
+def test_offsets_are_those_of_max_pool2d_and_dead_where_relu_gives_zero(layout, overload):
+    """Backward can then use max_pool2d's own offsets, once those where the result is 0 are marked dead."""
     x, w, b = torch.randn(3, 2, 7, 6).to(memory_format=layout), torch.randn(4, 2, 3, 2), torch.randn(4)
     geometry, pool = ([1, 1], [1, 0], [1, 1], 1), ([2, 2], [2, 2], [0, 0])
     ops = torch.ops.torchext
@@ -144,7 +144,7 @@ def test_offsets_are_poolings_and_dead_where_relu_stopped_it(layout, overload):
     assert torch.equal(offsets, unaware.masked_fill(y == 0, 255))
 
 
-def test_our_kernel_ran_and_nothing_beside_it(case, trace):
+def test_only_our_kernel_ran(case, trace):
     leaves = [case.leaf(5, 2, 6, 6), case.leaf(3, 2, 3, 3), case.leaf(3)]
     with trace() as ops:
         ours(*leaves).sum().backward()
@@ -163,7 +163,7 @@ def test_results_do_not_depend_on_the_number_of_threads(threads):
     assert all(torch.equal(one, two) for one, two in zip(*results))
 
 
-def test_autocast_is_stock():
+def test_autocast_goes_to_stock():
     x, w = torch.randn(5, 2, 6, 6), torch.randn(3, 2, 3, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(ours(x, w), stock(x, w))

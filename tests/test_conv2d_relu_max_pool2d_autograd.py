@@ -10,7 +10,7 @@ import torchext
 
 @pytest.fixture(autouse=True)
 def native():
-    """Ours wherever it can: our direct kernel for all but the largest shapes."""
+    """Ours wherever it can serve: our direct kernel for all but the largest shapes."""
     with torchext.backend("native"):
         yield
 
@@ -70,7 +70,7 @@ def test_one_byte_a_result_is_saved(saved_bytes):
     assert saved_bytes(stock, *leaves) == 64 * 6 * (24 * 24 * 4 + 12 * 12 * 8)
 
 
-def test_inputs_and_gradients_are_left_alone(case):
+def test_inputs_and_gradients_are_not_modified(case):
     leaves = [case.leaf(5, 2, 6, 6), case.leaf(3, 2, 3, 3), case.leaf(3)]
     dy = case.tensor(5, 3, 2, 2)
     before = [t.detach().clone() for t in (*leaves, dy)]

@@ -1,4 +1,4 @@
-"""What is particular to the CUDA kernels of cross_entropy, on csrc/simt: order of threads, maps, bad indices."""
+"""The CUDA kernels of cross_entropy, run on csrc/simt: order of threads, maps, bad indices."""
 
 import math
 
@@ -35,13 +35,13 @@ def run(shape, dtype, soft, seed=0):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("soft", [False, True])
-def test_the_order_of_threads_and_blocks_does_not_show_in_a_single_bit(shape, dtype, soft):
+def test_results_do_not_depend_on_the_order_of_threads_and_blocks(shape, dtype, soft):
     runs = [run(shape, dtype, soft, seed) for seed in range(3)]
     assert all(torch.equal(a, b) for other in runs[1:] for a, b in zip(runs[0], other))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_rising_logits_and_far_ones_in_every_map(shape):
+def test_increasing_decreasing_and_huge_logits_in_every_map(shape):
     ramp = torch.linspace(-300, 300, shape[1], dtype=torch.float64).view(-1, *[1] * (len(shape) - 2))
     for x in (ramp.expand(shape), -ramp.expand(shape), 1e4 + ramp.expand(shape)):
         x = x.float().detach().requires_grad_()

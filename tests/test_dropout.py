@@ -53,9 +53,9 @@ def test_alpha_dropout_keeps_mean_and_variance():
         assert abs(y.mean()) < 0.005 and abs(y.var() - 1) < 0.015
 
 
-def test_nan_infinity_and_signed_zero_come_out_as_in_stock(case, pair):
+def test_nan_infinity_and_signed_zero_match_stock(case, pair):
     if case.isa == "triton" and _route.triton().INTERPRETED and int(version("triton").split(".")[1]) < 9:
-        pytest.skip("this Triton's interpreter takes a constant -0 for 0; compiled, an argument keeps its sign")
+        pytest.skip("this Triton's interpreter reads a constant -0 as 0; compiled, an argument keeps its sign")
     edges = torch.tensor([math.nan, math.inf, -math.inf, -1.0, -0.0, 0.0], dtype=case.dtype)
 
     def outcomes(function):
@@ -67,7 +67,7 @@ def test_nan_infinity_and_signed_zero_come_out_as_in_stock(case, pair):
     assert all(set(a) >= {"nan"} for a in outcomes(pair[0])[:3])
 
 
-def test_nothing_to_draw_is_stocks_answer(case, pair):
+def test_without_anything_to_draw_the_result_matches_stock(case, pair):
     ours, stock = pair
     x = case.leaf(3, 4)
     assert ours(x, 0.5, False) is x and ours(x, 0.0, True) is x and ours(x, 0, True) is x
@@ -139,7 +139,7 @@ def test_what_only_stock_takes_goes_to_stock(pair, x):
 
 
 @pytest.mark.parametrize("cls", [nn.Dropout, nn.AlphaDropout])
-def test_the_module_is_stocks_to_everything_that_handles_modules(cls, assert_drop_in):
+def test_the_module_is_a_drop_in(cls, assert_drop_in):
     base = getattr(stock_nn, cls.__name__)
     assert repr(cls(0.25, inplace=True)) == repr(base(0.25, inplace=True))
     assert_drop_in(cls(0.25).eval(), base(0.25).eval(), torch.randn(3, 4), exact=True)

@@ -82,7 +82,7 @@ def test_only_the_seed_is_saved(pair, saved_bytes):
     assert saved_bytes(lambda x: pair[0](x * 1, 0.5, True, True), x) == 8
 
 
-def test_inputs_and_gradients_are_left_alone_and_backward_repeats(case, pair):
+def test_backward_repeats_and_modifies_neither_input_nor_gradient(case, pair):
     x, dy = case.leaf(20, 20), case.tensor(20, 20)
     before = [x.detach().clone(), dy.clone()]
     y = pair[0](x, 0.5, True)

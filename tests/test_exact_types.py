@@ -1,4 +1,4 @@
-"""Programs that ask for a layer's exact type take ours for torch's; a user's subclass stays the user's."""
+"""A layer of ours compares equal to torch's where a program asks for its exact type; a user's subclass does not."""
 
 import abc
 import copy
@@ -25,9 +25,9 @@ def test_a_class_of_ours_is_found_where_torchs_is_looked_up(ours, torchs):
 
 
 @pytest.mark.parametrize(("ours", "torchs"), PAIRS)
-def test_it_is_a_class_of_its_own_all_the_same(ours, torchs):
+def test_it_is_still_a_class_of_its_own(ours, torchs):
     assert ours is not torchs and issubclass(ours, torchs)
-    assert issubclass(ours, ours) and not issubclass(torchs, ours)  # after the first, whose answer a cache may hold
+    assert issubclass(ours, ours) and not issubclass(torchs, ours)  # after the first check, whose result may be cached
     assert repr(ours) == f"<class '{ours.__module__}.{ours.__name__}'>" and ours.__module__.startswith("torchext.")
     assert pickle.loads(pickle.dumps(ours)) is ours and copy.deepcopy(ours) is ours
 
@@ -38,7 +38,7 @@ def test_instances_are_told_apart_by_isinstance():
 
 
 @pytest.mark.parametrize("cls", FUSED)
-def test_what_torch_has_not_stands_for_itself(cls):
+def test_a_class_that_torch_lacks_equals_only_itself(cls):
     assert type(cls) is type and stock_of(cls) is None and all(cls != torchs for _, torchs in PAIRS)
 
 
@@ -46,7 +46,7 @@ class Mine(nn.Linear):
     pass
 
 
-def test_a_users_subclass_stands_for_itself():
+def test_a_users_subclass_equals_only_itself():
     assert Mine != nn.Linear and Mine != stock.Linear and stock.Linear != Mine and Mine not in {stock.Linear: 0}
     assert Mine == Mine and stock_of(Mine) is None and issubclass(Mine, nn.Linear) and issubclass(Mine, stock.Linear)
     assert Mine.__module__ == Mine(2, 2).__module__ == __name__
@@ -73,7 +73,7 @@ def test_a_subclass_may_be_abstract():
     assert not isinstance(nn.Linear(2, 2), Abstract)
 
 
-def test_a_layer_is_saved_as_ours_and_says_that_it_is_of_torchs_module(tmp_path):
+def test_a_layer_is_saved_as_ours_and_names_torchs_module(tmp_path):
     layer = nn.Linear(3, 2)
     assert layer.__module__ == stock.Linear(3, 2).__module__
     torch.save(layer, tmp_path / "layer.pt")

@@ -13,7 +13,7 @@ from torchext._counterpart import stock_of
 
 
 def count_operations(model, x):
-    """As thop does: a hook by exact type."""
+    """Counts by a hook chosen by exact type, as thop does."""
     rules = {
         stock.Conv2d: lambda m, x, y: y.numel() * m.weight[0].numel(),
         stock.Linear: lambda m, x, y: y.numel() * m.in_features,
@@ -30,7 +30,7 @@ def count_operations(model, x):
 
 
 def deep_lift(model, x, baseline):
-    """As captum does: of each non-linear layer, by its exact type, the quotient of differences for the derivative."""
+    """Takes quotients of differences for the derivatives of non-linear layers, found by exact type, as captum does."""
 
     def rectified(inputs, outputs, gradient):
         step = inputs[0] - inputs[1]
@@ -38,7 +38,7 @@ def deep_lift(model, x, baseline):
         return torch.cat([slope[None], slope[None]]) * gradient
 
     def pooled(inputs, outputs, gradient):
-        return gradient * 0.5  # any rule but torch's own tells whether it was found
+        return gradient * 0.5  # differs from torch's own rule, so it shows whether it was found
 
     rules = {stock.ReLU: rectified, stock.MaxPool2d: pooled}
 

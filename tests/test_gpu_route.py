@@ -86,7 +86,7 @@ def routes(call):
 
 
 @pytest.mark.parametrize("kind", MEASURED)
-def test_each_kind_of_call_is_ours_from_its_least_size_on(gpu, kind):
+def test_each_kind_of_call_is_ours_from_its_smallest_size_on(gpu, kind):
     call, size = MEASURED[kind]
     set_row(gpu, kind, size)
     assert routes(call) == {"native"}
@@ -106,7 +106,7 @@ def test_under_capture_the_devices_time_alone_decides(gpu, kind):
 
 
 @pytest.mark.parametrize("name", UNMEASURED)
-def test_what_the_table_does_not_name_is_stocks(gpu, name):
+def test_calls_the_table_does_not_name_go_to_stock(gpu, name):
     rows = {kind: Row(Least(0, 0), Least(0, 0)) for kind in MEASURED}
     gpu.setitem(TABLE, "native", rows)
     gpu.setitem(_gpu_route._SMALLEST, "native", {stem: Least(0, 0) for stem in STEMS})

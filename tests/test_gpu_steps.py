@@ -1,4 +1,4 @@
-"""The program that compute-sanitizer watches agrees with stock: on a GPU; without one on csrc/simt, and interpreted."""
+"""The program run under compute-sanitizer agrees with stock: on a GPU, or on csrc/simt and Triton's interpreter."""
 
 import sys
 from pathlib import Path

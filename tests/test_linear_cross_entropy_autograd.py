@@ -27,7 +27,7 @@ def test_gradcheck_and_gradgradcheck(isa, reduction):
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("places", [(), (2,), (2, 3)])
 @pytest.mark.parametrize("probable", [False, True])
-def test_second_derivatives_are_stocks_without_the_atomic_sums_of_planes(isa, trace, places, reduction, probable):
+def test_second_derivatives_match_stock_without_its_atomic_sums_of_planes(isa, trace, places, reduction, probable):
     inputs, weight = leaves(4, 2, 3, places, torch.float64), torch.rand(3, dtype=torch.float64)
     pair = both(targets(4, 3, places, probable), weight, chunk=3, reduction=reduction, label_smoothing=0.1)
     results, ops = [], []
@@ -50,7 +50,7 @@ def test_one_tensor_in_two_places_gets_both_gradients():
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_a_second_backward_inputs_and_gradients_left_alone(case, reduction):
+def test_a_second_backward_repeats_the_first_and_nothing_is_modified(case, reduction):
     inputs = [case.leaf(*s) for s in ((7, 4), (6, 4), (6,))]
     target, weight = targets(7, 6), case.tensor(6).abs()
     ours, _ = both(target, weight, chunk=3, reduction=reduction)
@@ -128,7 +128,7 @@ def test_vmap_and_per_sample_gradients():
         per_sample = torch.vmap(torch.func.grad(f, (0, 1)), (0, None, 0))
         results.append((torch.vmap(f, (0, None, 0))(x, w, target), *per_sample(x, w, target)))
     torch.testing.assert_close(*results)
-    options = chunks(2)  # torch's chunked path refuses transforms; what asks for it gets the composite
+    options = chunks(2)  # torch's chunked path refuses transforms; a call that asks for it gets the composite
     torch.vmap(torch.func.grad(lambda x, t: F.linear_cross_entropy(x, w, t, options=options)))(x, target)
 
 

@@ -1,4 +1,4 @@
-"""linear_cross_entropy as users meet it: errors, the module, a torch that has none of its own."""
+"""linear_cross_entropy as users meet it: errors, the module, an older torch without the function."""
 
 import copy
 import pickle
@@ -78,7 +78,7 @@ def test_the_module_is_a_drop_in(options):
 
 
 @has_stock
-def test_torchs_own_options_are_taken():
+def test_torchs_own_options_are_accepted():
     options = stock_nn.LinearCrossEntropyOptions(batch_chunk_size=2)
     x, target = torch.randn(7, 4), torch.randint(5, (7,))
     ours = nn.LinearCrossEntropyLoss(4, 5, options=options)
@@ -123,5 +123,5 @@ else:
 """
 
 
-def test_a_torch_that_has_none_gets_ours():
+def test_an_older_torch_gets_ours():
     subprocess.run([sys.executable, "-c", OLDER], check=True)

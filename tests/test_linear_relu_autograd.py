@@ -83,7 +83,7 @@ def test_compiles_whole(pair, dynamic, backend):
         torch.testing.assert_close(torch.autograd.grad(y, inputs, dy), torch.autograd.grad(want, inputs, dy))
 
 
-def test_inputs_and_gradients_are_left_alone(case, pair):
+def test_inputs_and_gradients_are_not_modified(case, pair):
     inputs = [case.leaf(5, 4), case.leaf(3, 4), case.leaf(3)]
     dy = case.tensor(5, 3)
     before = [t.detach().clone() for t in (*inputs, dy)]
@@ -99,7 +99,7 @@ def test_nothing_is_saved_beyond_inputs_and_result(pair, saved_bytes):
     assert saved_bytes(pair[0], *inputs) == 0
 
 
-def test_only_the_wanted_gradients_are_computed(trace):
+def test_only_the_requested_gradients_are_computed(trace):
     x, w = torch.randn(200, 300), torch.randn(100, 300, requires_grad=True)
     y = F.linear_relu(x, w)
     wanted = []

@@ -7,7 +7,7 @@ import torchext
 from torchext.nn import functional as F
 
 ops = torch.ops.torchext
-# Tiles are 4 to 16 rows by 6 to 48 columns, blocks 264 (AVX2, float) and fewer steps deep, 256 rows and 504 columns.
+# Tiles are 4 to 16 rows by 6 to 48 columns; blocks are up to 264 deep (AVX2, float), 256 rows by 504 columns.
 ROWS = (*range(1, 10), 11, 12, 13, 15, 17, 23, 25)
 COLUMNS = (*range(1, 10), 12, 13, 15, 16, 17, 23, 24, 25, 31, 33, 47, 48, 49)
 DEEP = (1, 2, 7, 8, 9, 17, 131, 133, 263, 264, 265, 529)
@@ -15,7 +15,7 @@ BLOCKS = [(257, 40, 31), (31, 40, 505), (300, 10, 520), (70, 1024, 20), (20, 512
 
 
 def product(dtype, m, k, n, relu=True):
-    """linear_relu and all of its gradients, by our kernels, by stock's and in float64; of small whole numbers."""
+    """linear_relu and all of its gradients, by our kernels and in float64, of small integers."""
     torch.manual_seed(m * 5003 + k * 71 + n)
     x, w, b, dy = (torch.randint(-3, 4, s).to(dtype) for s in ((m, k), (n, k), (n,), (m, n)))
     y = (ops.linear_relu if relu else ops.linear)(x, w, b)
@@ -28,7 +28,7 @@ def product(dtype, m, k, n, relu=True):
 
 
 def assert_exact(dtype, m, k, n, relu=True):
-    """Sums of small whole numbers are exact in float32: only the last rounding, to `dtype`, is left."""
+    """Sums of small integers are exact in float32: only the last rounding, to `dtype`, remains."""
     for what, ours, exact in zip(("y", "dx", "dw", "db"), *product(dtype, m, k, n, relu)):
         assert torch.equal(ours, exact.to(dtype)), f"{what} of m = {m}, k = {k}, n = {n}"
 
@@ -55,8 +55,10 @@ def test_several_blocks_of_rows_columns_and_depth(cpu_isa, m, k, n):
     assert_exact(torch.bfloat16, m, k, n)
 
 
-def test_blocks_of_all_three_at_once(cpu_isa):
-    assert_exact(torch.float32, 259, 300, 507)  # not bfloat16: but on AVX2 a library's, which rounds before the bias
+def test_blocks_of_all_three_together(cpu_isa):
+    assert_exact(
+        torch.float32, 259, 300, 507
+    )  # not bfloat16: except on AVX2 the library serves it, which rounds before the bias
 
 
 LAYOUTS = {
@@ -83,7 +85,7 @@ def test_operands_of_any_layout(cpu_isa, x_layout, w_layout, m, k, n):
 
 
 @pytest.mark.parametrize("m, k, n", [(2000, 30, 40), (40, 30, 2000), (300, 600, 130), (64, 784, 500), (513, 300, 10)])
-def test_the_number_of_threads_does_not_show_in_a_single_bit(threads, cpu_isa, m, k, n):
+def test_results_do_not_depend_on_the_number_of_threads(threads, cpu_isa, m, k, n):
     x, w, b, dy = (torch.randn(*s) for s in ((m, k), (n, k), (n,), (m, n)))
     results = []
     for count in (1, 2, 3, 4):

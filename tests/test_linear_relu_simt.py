@@ -1,4 +1,4 @@
-"""What is particular to the CUDA kernels of linear_relu, seen on csrc/simt: order of threads, TF32, tiles, traffic."""
+"""The CUDA kernels of linear_relu, run on csrc/simt: order of threads, TF32, tiles, traffic."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def run(dtype, m, k, n, seed=0):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_order_of_threads_and_blocks_does_not_show_in_a_single_bit(dtype):
+def test_results_do_not_depend_on_the_order_of_threads_and_blocks(dtype):
     runs = [run(dtype, 70, 300, 40, seed)[1] for seed in range(4)]  # k is split, rows are summed in pieces
     assert all(torch.equal(a, b) for other in runs[1:] for a, b in zip(runs[0], other))
 

@@ -1,4 +1,4 @@
-"""Bytes of global memory that linear_relu's launches move, counted by csrc/simt, against what must move at least."""
+"""Bytes of global memory that linear_relu's launches move, counted by csrc/simt, against the floor."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def moved(launched):
     return sum(launch["read"] + launch["written"] for launch in launched)
 
 
-# (m, k, n); and how often the floor of x, w and y forward, dx and dw move at most: an operand is read once for each
+# (m, k, n); and how many times the floor of x, w and y forward, dx and dw may move: an operand is read once for each
 # tile of the other side, and where k is split its pieces are written and read.
 ROWS = [((64, 64, 64), 1), ((128, 32, 64), 1.6), ((256, 64, 256), 2), ((33, 600, 24), 1.4), ((130, 35, 70), 1.9)]
 

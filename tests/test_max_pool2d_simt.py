@@ -1,4 +1,4 @@
-"""What is particular to the CUDA kernels of max_pool2d, seen on csrc/simt: bits, thread order, choice of kernel."""
+"""The CUDA kernels of max_pool2d, run on csrc/simt: bits, order of threads, choice of kernel."""
 
 import itertools
 import subprocess
@@ -31,7 +31,7 @@ def test_every_bit_is_that_of_the_cpu_kernels(dtype, window):
 
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
-def test_the_order_of_threads_and_blocks_does_not_show_in_a_single_bit(window, last):
+def test_results_do_not_depend_on_the_order_of_threads_and_blocks(window, last):
     x = torch.randn(3, 4, 17, 24)
     x = channels_last(x) if last else x
     runs = []

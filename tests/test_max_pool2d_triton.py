@@ -1,4 +1,4 @@
-"""What is particular to the Triton kernels of max_pool2d: every bit, the edges of tiles, numbers beyond 31 bits."""
+"""The Triton kernels of max_pool2d: every bit, the edges of tiles, numbers beyond 31 bits."""
 
 import itertools
 

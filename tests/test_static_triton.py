@@ -1,5 +1,5 @@
-"""The tables of what Triton makes of the kernels (bench/static_triton.py), its oldest version and its newest, are those
-of the sources, and nothing in them spills by default."""
+"""The tables of Triton's output (bench/static_triton.py), by its oldest and its newest version, are up to date, and no
+kernel spills in its default configuration."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def test_every_kernel_is_in_the_tables():
     assert set(static_triton.CASES) == {path.stem for path in (ROOT / "kernels").glob("*.py")} & stems
 
 
-def test_there_are_no_tables_but_of_these_versions():
+def test_there_are_no_tables_of_other_versions():
     tables = {static_triton.place(version, target) for version in VERSIONS for target in TARGETS}
     assert set(static_table.RESULTS.glob("triton_*")) == tables
 
@@ -45,7 +45,7 @@ def test_there_are_no_tables_but_of_these_versions():
 @each_version
 @each_target
 @each_op
-def test_the_table_is_that_of_the_sources(op, target, version):
+def test_the_table_is_of_these_sources(op, target, version):
     found = read(version, target).get(op)
     assert found and found["sources"] == static_triton.digest(op), f"run bench/static_triton.py with Triton {version}"
 
@@ -60,13 +60,13 @@ def test_no_kernel_spills_in_its_default_configuration(op, target, version):
 
 @each_version
 @each_target
-def test_dropout_moves_16_bytes_at_once(target, version):
+def test_dropout_moves_16_bytes_at_a_time(target, version):
     rows = read(version, target)["dropout"]["kernels"]
     assert len(rows) == 3 and all(row["16-byte loads"] and row["16-byte stores"] for row in rows)
 
 
 def products(op, version, target, *signs):
-    """The rows of 16-bit and TF32 products whose case has all the signs."""
+    """The rows of 16-bit and TF32 products whose case contains all of `signs`."""
     rows = read(version, target)[op]["kernels"]
     cases = [row for row in rows if "PRECISION=" in row["case"] and "fp64" not in row["case"]]
     wide = [row for row in cases if "bf16" in row["case"] or "PRECISION=tf32" in row["case"]]

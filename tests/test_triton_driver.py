@@ -1,4 +1,4 @@
-"""Every Triton kernel binds, is tuned, compiled and launched, on a device that only pretends (fake_driver.py)."""
+"""Every Triton kernel binds and is tuned, compiled and launched, on a simulated device (fake_driver.py)."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def driven(folder, *options):
 
 
 def faults(found):
-    """What a device would have refused, or what would run there from local memory, in words."""
+    """What a device would have refused, or what would spill to local memory there, in words."""
     wrong = [f"{f['at']}: {f.get('kernel')} {f.get('config')} {f['error']}" for f in found["failed"]]
     # A few words saved outside of the loops cost nothing: 48 bytes in float16 weight gradients of 16 channels; a
     # float64 takes two registers, and is not what a GPU is for.
@@ -51,7 +51,7 @@ def faults(found):
     return wrong + [f"stock served {why}" for why in found["stock"] if not why.endswith(CONTIGUOUS_ON_GPU)]
 
 
-def test_a_device_would_take_every_kernel_in_one_dtype(tmp_path):
+def test_a_device_would_accept_every_kernel_in_one_dtype(tmp_path):
     found = driven(tmp_path, "--dtype", *DTYPES, "--only", *QUICK)
     assert faults(found) == []
     assert set(found["kernels"]) == set(found["launched"])
@@ -59,13 +59,13 @@ def test_a_device_would_take_every_kernel_in_one_dtype(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_device_would_take_every_kernel(dtype, tmp_path):
+def test_a_device_would_accept_every_kernel(dtype, tmp_path):
     found = driven(tmp_path, "--dtype", dtype, "--all")
     assert faults(found) == []
     assert set(found["kernels"]) == set(found["launched"])
 
 
-def test_what_was_tuned_is_read_from_disk_by_whoever_comes_next(tmp_path):
+def test_tuning_results_are_read_from_disk_the_next_time(tmp_path):
     once, again = driven(tmp_path, "--dtype", "bfloat16", "--only", "at size 0: linear_relu", "--again")["timed"]
     assert once == again == 2
 
