@@ -17,7 +17,7 @@ REPLAYS = 7
 
 
 def call_us(run: Callable[[], object], repeats: int) -> float:
-    """Microseconds of one eager call amid others: the longer of what the host and what the device takes."""
+    """Microseconds of one eager call among others: the longer of the host's and the device's time."""
     synchronize()
     start = time.perf_counter()
     for _ in range(repeats):
@@ -32,7 +32,7 @@ def synchronize() -> None:
 
 
 def device_us(run: Callable[[], object], repeats: int) -> float:
-    """Microseconds on the device: several runs in one graph, replayed; of the CPU, which has no graphs, of one run."""
+    """Microseconds on the device: several runs in one graph, replayed; on a CPU, which has no graphs, of one call."""
     if not torch.cuda.is_available():
         return call_us(run, 1)
 
@@ -53,7 +53,7 @@ def device_us(run: Callable[[], object], repeats: int) -> float:
 
 
 def roof_of(device: str) -> roof.Roof:
-    """Copies and large products, timed as the rows are; float32's products in TF32 too, which cuDNN takes for them."""
+    """Copies and large products, timed as the rows are; float32's products also in TF32, which cuDNN uses for them."""
     copies = []
     for size in roof.COPIED[device]:
         x = torch.ones(size // 8, device=device)

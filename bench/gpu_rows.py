@@ -2,10 +2,10 @@
 
     python -m bench.gpu_rows OUT.json [--seconds S] [--op OP ...]
 
-Of each row and provider: microseconds on the device, from replays of a CUDA graph, and of an eager call, Python and
+For each row and provider: microseconds on the device, from replays of a CUDA graph, and of an eager call, Python and
 launches included; of forward alone (no gradient wanted) and of forward with backward. OUT.json is written after each
-row; a second run goes on where the first one ended. `--warm I/N` runs each N-th row once with Triton and takes no time:
-several processes fill Triton's cache at once. On a CPU there are no graphs: the dry run of the tests.
+row; a second run resumes. `--warm I/N` runs each N-th row once with Triton and times nothing: several processes fill
+Triton's cache together. On a CPU there are no graphs: it is the tests' dry run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LONG = 2e-3  # seconds that one timed piece of work should take
 
 @contextlib.contextmanager
 def serving(provider: str) -> Iterator[None]:
-    """Serves by the provider: a backend, or "library" by the library's products with our epilogue at every size."""
+    """Chooses the provider: a backend, or "library", the library's products with our epilogue at every size."""
     before = dict(_gpu_route.LIBRARY)
     try:
         if provider == LIBRARY:
@@ -56,7 +56,7 @@ def function_of(case: Case, provider: str) -> Callable:
 
 
 def phases(case: Case, provider: str, tensors: list[Tensor], dy: Tensor) -> dict[str, Callable[[], object]]:
-    """What is timed: forward where nothing wants a gradient, and forward with backward."""
+    """What is timed: forward without gradients, and forward with backward."""
     function, leaves = function_of(case, provider), [t for t in tensors if t.requires_grad]
     frozen = [t.detach() for t in tensors]
 
@@ -73,7 +73,7 @@ def results(case: Case, provider: str, tensors: list[Tensor], dy: Tensor) -> lis
 
 
 def distance(ours: list[Tensor], stock: list[Tensor]) -> float:
-    """Largest norm of a difference beside its tensor's; judging is the tests', this shows a wrong kernel."""
+    """Largest relative norm of a difference: it shows a wrong kernel, the tests judge the rest."""
     norms = [((a.double() - b.double()).norm() / b.double().norm().clamp_min(1e-30)) for a, b in zip(ours, stock)]
     return round(float(torch.stack(norms).max()), 8)
 
@@ -110,7 +110,7 @@ def measure(case: Case, device: str, providers: list[str], top: roof.Roof) -> di
 
 
 def time_mode(row: dict, runs: dict[str, Callable], mode: str) -> None:
-    """Adds each provider's two figures; the eager calls take turns, so that whatever the host does hits all alike."""
+    """Adds each provider's two figures; the eager calls take turns, so that disturbances affect all alike."""
     repeats, calls = {}, {name: [] for name in runs}
     for name, run in runs.items():
         with serving(name):
@@ -151,7 +151,7 @@ def line(row: dict) -> str:
 
 
 def warm(device: str, chosen: list[Case], share: str) -> None:
-    """Each N-th row once with Triton; every configuration that may be tuned to is compiled, none is timed."""
+    """Runs each N-th row once with Triton; every autotune configuration is compiled, none is timed."""
     index, count = map(int, share.split("/"))
     for module in vars(_route.triton()).values():
         for kernel in vars(module).values() if isinstance(module, type(json)) else ():
@@ -175,7 +175,7 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=300, help="no row starts later than this")
     parser.add_argument("--op", nargs="*", help="only these")
-    parser.add_argument("--every", type=int, default=1, help="only each so many-th row: a dry run")
+    parser.add_argument("--every", type=int, default=1, help="only every N-th row: a dry run")
     parser.add_argument(
         "--largest", type=float, default=float("inf"), help="no row of more floating-point work or bytes"
     )

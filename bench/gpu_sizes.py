@@ -1,4 +1,4 @@
-"""The sizes that a GPU's routes are measured at: each op over its size classes, small to large, in two dtypes."""
+"""The sizes at which a GPU's routes are measured: each op over its size classes, small to large, in two dtypes."""
 
 from __future__ import annotations
 

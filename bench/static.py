@@ -1,7 +1,7 @@
-"""What nvcc makes of csrc/cuda, on a machine without a GPU: `python bench/static.py` writes bench/results/static/.
+"""Compiles csrc/cuda with nvcc, which needs no GPU: `python bench/static.py` writes bench/results/static/sm_*.md.
 
-Per target and kernel: registers, stack, spills and shared memory as ptxas reports them, and how many of the
-instructions that matter the PTX holds. Warnings are errors. tests/test_static.py compares the table with the sources.
+Per target and kernel: registers, stack, spills and shared memory as ptxas reports them, and counts of the
+instructions that matter in the PTX. Warnings are errors. tests/test_static.py compares the tables with the sources.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tables of what a compiler makes of the kernels: a Markdown file per target, a section per op, a row per kernel.
+"""Tables of compiled kernels: a Markdown file per target, a section per op, a row per kernel.
 
 They are the record itself: `write` and `read` are inverse. An op's entry is a dict of facts, as the digest of its
 sources, and its "kernels", each a dict of the columns.

@@ -1,4 +1,4 @@
-"""What Triton makes of kernels/ on a machine without a GPU; `python bench/static_triton.py` tables it.
+"""Compiles kernels/ with Triton, which needs no GPU: `python bench/static_triton.py` writes bench/results/static/.
 
 The launchers run on meta tensors; each launch they make is compiled by the interpreter's own Triton, in every autotune
 configuration, for each target. Registers, stack and shared memory are as cuobjdump reports them, spills and the
@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT)]
 from bench import static_table  # noqa: E402
 from bench.static_triton_cases import CASES  # noqa: E402
 
-VERSIONS = "3.6", "3.9"  # the oldest Triton that torch brings along a GPU, that of 2.11, and the newest
+VERSIONS = "3.6", "3.9"  # the oldest supported, torch 2.11's, and the newest
 TARGETS = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
 INSTRUCTIONS = {
     "16-byte loads": r"\bLDG\.E\S*\.128",
@@ -96,7 +96,7 @@ def described(kernel, args: tuple, meta: dict, config, number: int) -> Launch:
 
 
 def launches(op: str, target: int) -> list[Launch]:
-    """Every launch of the op's cases for one target, in each configuration it may be tuned to; equal ones once."""
+    """Every launch of the op's cases for one target, in each autotune configuration; equal ones once."""
     from torchext.kernels import launch
 
     found: dict[Launch, None] = {}
@@ -152,7 +152,7 @@ def cuobjdump(option: str, path: str) -> str:
 
 
 def digest(op: str) -> str:
-    """Of the op's kernels and what they import from beside them, without comments and spaces; launch.py has none."""
+    """Of the op's kernels and the kernels they import, without comments and spaces; launch.py holds no kernels."""
     seen, todo = {"launch": ""}, [op]
     while todo:
         name = todo.pop()
@@ -177,7 +177,7 @@ def main() -> int:
     version = ".".join(triton.__version__.split(".")[:2])
     if version not in VERSIONS:
         parser.error(f"this is Triton {triton.__version__}; the tables are of {' and '.join(VERSIONS)}")
-    if not (link := ROOT / "torchext/kernels").exists():  # an installation maps it
+    if not (link := ROOT / "torchext/kernels").exists():  # an installation maps the folder itself
         link.symlink_to("../kernels")
     with ProcessPoolExecutor(chosen.jobs) as pool:
         for target, number in TARGETS.items():
