@@ -60,7 +60,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def find(names: list[str]) -> tuple[list[Path], list[str]]:
-    """Folders of GPU runs among the names, and the other names; without names, the fresh folders, else the kept ones."""
+    """Folders of GPU runs among the names, and the other names; without names, the fresh folders, else the kept."""
     if not names:
         return folders(results.FRESH) or folders(results.RESULTS), []
     places = {name: [Path(name), results.FRESH / name, results.RESULTS / name] for name in names}
