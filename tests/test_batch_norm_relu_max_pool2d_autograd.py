@@ -175,7 +175,7 @@ BAD = {
     "running_mean": ((torch.zeros(2, 3, 4, 4), None, None, torch.zeros(4), torch.zeros(4)), {}),
     "window too large": ((torch.zeros(2, 3, 4, 4), None, None), {"pool_kernel_size": 5}),
     "pool_padding": ((torch.zeros(2, 3, 4, 4), None, None), {"pool_padding": 2}),
-    "no number": ((torch.zeros(2, 3, 4, 4, dtype=torch.int64), None, None), {}),
+    "integer input": ((torch.zeros(2, 3, 4, 4, dtype=torch.int64), None, None), {}),
 }
 
 

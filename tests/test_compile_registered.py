@@ -68,13 +68,13 @@ PLACES = {
     "a source tree": lambda folder: (ROOT,),
     "a copy of the package": lambda folder: (copied(folder),),
     "installed": lambda folder: (described(copied(folder)),),
-    "installed to be edited": edited,
+    "an editable install": edited,
 }
 RUNS = {
     "a source tree": {"first": IMPORT + NO_DYNAMO + COMPILE, "after Dynamo looked": LISTED + IMPORT + COMPILE},
     "a copy of the package": {"first": IMPORT + NO_DYNAMO + COMPILE},
     "installed": {"not imported": COMPILE, "after Dynamo looked": LISTED + IMPORT + COMPILE},
-    "installed to be edited": {"not imported": COMPILE},
+    "an editable install": {"not imported": COMPILE},
 }
 
 

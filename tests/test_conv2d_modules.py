@@ -45,11 +45,11 @@ BAD = {
     "stride 0": ((X, W), {"stride": 0}),
     "stride too long": ((X, W), {"stride": (1, 1, 1)}),
     "dilation 0": ((X, W), {"dilation": 0}),
-    "stride no number": ((X, W), {"stride": "2"}),
+    "stride not a number": ((X, W), {"stride": "2"}),
     "2-d input": ((torch.zeros(3, 5), W), {}),
     "3-d weight": ((X, torch.zeros(4, 3, 3)), {}),
     "dtypes differ": ((X, W.double()), {}),
-    "no tensor": (([1.0], W), {}),
+    "not a tensor": (([1.0], W), {}),
 }
 
 

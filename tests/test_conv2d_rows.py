@@ -37,7 +37,7 @@ def test_values_and_gradients_match_stock_judged_by_float64(cpu_isa, dtype, pair
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("column", [0, 17, 29])
 def test_non_finite_values_propagate_as_in_stock(cpu_isa, bad, column):
-    """Lanes past the end of a row hold 0 in dz, and 0 times infinity would be a NaN that stock has not."""
+    """Lanes past the end of a row hold 0 in dz, and 0 times infinity would be a NaN that stock does not give."""
     x, w, b = (t.detach() for t in leaves_of((3, 1, 6, 30), (4, 1, 3, 3)))
     x[1, 0, 2, column] = bad
     leaves = [t.requires_grad_() for t in (x, w, b)]

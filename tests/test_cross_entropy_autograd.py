@@ -182,7 +182,7 @@ BAD = {
     "integer probabilities": lambda: (torch.randn(2, 3), torch.zeros(2, 3, dtype=torch.int64), {}),
     "weight too long": lambda: (torch.randn(2, 3), torch.zeros(2, dtype=torch.int64), {"weight": torch.ones(4)}),
     "smoothing 2": lambda: (torch.randn(2, 3), torch.zeros(2, dtype=torch.int64), {"label_smoothing": 2.0}),
-    "no such reduction": lambda: (torch.randn(2, 3), torch.zeros(2, dtype=torch.int64), {"reduction": "average"}),
+    "unknown reduction": lambda: (torch.randn(2, 3), torch.zeros(2, dtype=torch.int64), {"reduction": "average"}),
     "ignored probabilities": lambda: (torch.randn(2, 3), torch.rand(2, 3), {"ignore_index": 1}),
     "integer input": lambda: (torch.ones(2, 3, dtype=torch.int64), torch.zeros(2, dtype=torch.int64), {}),
 }

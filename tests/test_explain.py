@@ -90,7 +90,7 @@ def changes_its_buffers(self, x):
     return self.layer(x)
 
 
-def test_buffers_are_restored_whatever_becomes_of_them():
+def test_buffers_are_restored_however_they_were_changed():
     model = Model(changes_its_buffers, layer=nn.Linear(SIDE, 2))
     for name in ("gone", "replaced", "resized", "elsewhere", "retyped", "shared"):
         model.register_buffer(name, torch.randn(2))

@@ -112,7 +112,7 @@ STOCKS = {
     "without a bias": conv(X, W, None),
     "grouped": conv(X, W[:, :1], B, groups=4),
     "dilated": conv(X, W, B, dilation=2),
-    "padding in words": conv(X, W, B, padding="same"),
+    "padding by name": conv(X, W, B, padding="same"),
     "one image": conv(X[0], W, B),
     "no image": conv(X[:0], W, B),
     "float64": conv(X.double(), W.double(), B.double()),

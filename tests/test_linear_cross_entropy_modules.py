@@ -40,7 +40,7 @@ BAD = {
     "smoothing 2": lambda: (
         torch.randn(2, 3), torch.randn(4, 3), torch.zeros(2, dtype=torch.int64), {"label_smoothing": 2.0}
     ),
-    "no such reduction": lambda: (
+    "unknown reduction": lambda: (
         torch.randn(2, 3), torch.randn(4, 3), torch.zeros(2, dtype=torch.int64), {"reduction": "average"}
     ),
     "ignored probabilities": lambda: (torch.randn(2, 3), torch.randn(4, 3), torch.rand(2, 4), {"ignore_index": 1}),

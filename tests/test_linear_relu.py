@@ -129,7 +129,7 @@ BAD = {
     "dtypes differ": lambda: (torch.randn(2, 3), torch.randn(4, 3).double(), None),
     "0-d input": lambda: (torch.randn(()), torch.randn(4, 3), None),
     "3-d weight": lambda: (torch.randn(2, 3), torch.randn(4, 3, 1), None),
-    "no tensor": lambda: ([1.0], torch.randn(4, 3), None),
+    "not a tensor": lambda: ([1.0], torch.randn(4, 3), None),
 }
 
 

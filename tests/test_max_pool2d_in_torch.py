@@ -136,7 +136,8 @@ BAD = {
     "negative padding": (X, 2, 1, -1), "dilation 0": (X, 2, 2, 0, 0), "kernel beyond input": (X, 20),
     "three sizes": (X, (2, 2, 2)), "float kernel": (X, 2.0), "text kernel": (X, "2"), "bool kernel": (X, True),
     "ceil_mode 1": (X, 2, 2, 0, 1, 1), "no channels": (X[:, :0], 2), "no rows": (X[:, :, :0], 2), "2-d": (X[0, 0], 2),
-    "5-d": (X[None], 2), "no batch and no channels": (X[0, :0], 2), "bool input": (X > 0, 2), "no tensor": ([1.0], 2),
+    "5-d": (X[None], 2), "no batch and no channels": (X[0, :0], 2), "bool input": (X > 0, 2),
+    "not a tensor": ([1.0], 2),
     "complex input": (X + 0j, 2),
 }  # fmt: skip
 

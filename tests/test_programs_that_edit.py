@@ -15,7 +15,7 @@ from torchext.nn import functional as F
 EDITS = {
     "a residual added": lambda y, skip: y.add_(skip),
     "scaled": lambda y, skip: y.mul_(2),
-    "zeroed where nobody sees": lambda y, skip: y.data.mul_(0),
+    "zeroed through data": lambda y, skip: y.data.mul_(0),
     "clamped without gradient": lambda y, skip: y.detach().clamp_(max=0.5),
 }
 MODELS = {  # layers of LeNet's, of those whose forward is Winograd's, and behind a batch norm; and the input's sizes
