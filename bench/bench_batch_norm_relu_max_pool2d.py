@@ -38,7 +38,7 @@ def batch_norm_relu_max_pool2d(x, w, b, **window):
 
 
 def cost(s, n, c, h, w, kernel_size, stride=None, padding=0):
-    """The input twice each way, its gradient once, output and one byte a window as in max_pool2d."""
+    """The input twice in each direction, its gradient once, output and one byte per window as in max_pool2d."""
     side = lambda size: (size + 2 * padding - kernel_size) // (stride or kernel_size) + 1
     pooled = (s + 1) * side(h) * side(w)
     return Cost(Work(n * c * (2 * s * h * w + pooled)), Work(n * c * (3 * s * h * w + 2 * pooled)))

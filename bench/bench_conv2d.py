@@ -1,4 +1,4 @@
-"""conv2d, conv2d_relu, conv2d_relu_max_pool2d: the layers of LeNet and of a small CNN, and one of VGG's."""
+"""conv2d and conv2d_relu: the layers of LeNet and of a small CNN, and one of VGG's."""
 
 import torch
 from torch.nn import functional as stock
@@ -34,7 +34,7 @@ def tensors(n, c, h, w, channels, side):
     return [x, leaf(channels, c, side, side), leaf(channels)]
 
 
-def _cost(s, pooled, n, c, h, w, channels, side, padding=0, stride=1):
+def cost(s, n, c, h, w, channels, side, padding=0, stride=1, pooled=False):
     """x, w and b read, the result written; backward reads dy, x, w and writes dw, db and, past the first layer, dx.
 
     Pooled, only the pooled map and a byte each are written and read: the map before the pool never leaves the chip.
@@ -50,24 +50,8 @@ def _cost(s, pooled, n, c, h, w, channels, side, padding=0, stride=1):
     )
 
 
-def cost(s, *shape, **options):
-    return _cost(s, False, *shape, **options)
-
-
-def pooled_cost(s, *shape, **options):
-    return _cost(s, True, *shape, **options)
-
-
 def stock_conv2d_relu(x, w, b, padding=0, stride=1):
     return stock.relu(stock.conv2d(x, w, b, stride, padding))
-
-
-def stock_conv2d_relu_max_pool2d(x, w, b, padding=0, stride=1):
-    return stock.max_pool2d(stock_conv2d_relu(x, w, b, padding, stride), 2)
-
-
-def conv2d_relu_max_pool2d(x, w, b, padding=0, stride=1):
-    return ours.conv2d_relu_max_pool2d(x, w, b, stride, padding, pool_kernel_size=2)
 
 
 def onednn(after):
@@ -97,12 +81,4 @@ test_conv2d_relu = bench(
         "oneDNN fused": onednn("relu"),
     },
     cost=cost,
-)
-test_conv2d_relu_max_pool2d = bench(
-    "conv2d_relu_max_pool2d",
-    sizes=SIZES,
-    label=label,
-    tensors=tensors,
-    providers={"stock": stock_conv2d_relu_max_pool2d, "torchext": conv2d_relu_max_pool2d},
-    cost=pooled_cost,
 )

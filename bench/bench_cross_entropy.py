@@ -26,7 +26,7 @@ SIZES = (
 
 
 def cost(s, rows, classes, *positions, **options):
-    """Logits read forward, read again and the gradient written backward; 8 bytes of label a row each time."""
+    """Logits read forward, read again and the gradient written backward; 8 bytes of label per row each time."""
     rows *= math.prod(positions)
     logits, labels = s * rows * classes, 8 * rows
     return Cost(Work(logits + labels), Work(2 * logits + labels))

@@ -26,13 +26,13 @@ def label(*shape, p):
 
 
 def cost(s, *shape, p):
-    """Read once and written once, either way; the mask is regenerated."""
+    """Read once and written once in each direction; the mask is regenerated."""
     once = Work(2 * s * torch.Size(shape).numel())
     return Cost(once, once)
 
 
 def exact(y, x, p):
-    """x / (1-p) where y kept it; everywhere, and so far from y, if y kept another share than chance allows."""
+    """x / (1-p) where y kept it; everywhere, and so far from y, if y kept a share that chance rules out."""
     kept = y != 0
     draws = x.numel() if x.dim() == 1 else x.shape[0] * x.shape[1]
     likely = abs(kept.double().mean().item() - (1 - p)) < 6 * (p * (1 - p) / draws) ** 0.5

@@ -1,5 +1,5 @@
-"""linear_cross_entropy: (rows, hidden)->classes of language models; stock is torch 2.13's own chunked path, and before
-2.13, which has none, the two calls one after the other."""
+"""linear_cross_entropy: (rows, hidden)->classes of language models; stock is torch 2.13's own chunked path, or, before
+2.13, the two calls one after the other."""
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ def tensors(n, k, c):
 
 
 def cost(s, n, k, c):
-    """Hidden states, weight and their gradients once; logits nowhere. Three products, all in the forward."""
+    """Hidden states, weight and their gradients once, no logits. Three products, all in the forward."""
     operands, product = s * (n * k + c * k), 2 * n * k * c
     return Cost(Work(2 * operands + 8 * n, 3 * product), Work(2 * operands))
 

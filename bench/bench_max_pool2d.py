@@ -32,7 +32,7 @@ def label(*shape, kernel_size, stride=None, padding=0):
 
 
 def cost(s, n, c, h, w, kernel_size, stride=None, padding=0):
-    """Input, output and one byte a window saying where its maximum was: written forward, read backward."""
+    """Input, output and one byte per window for the place of its maximum: written forward, read backward."""
     side = lambda size: (size + 2 * padding - kernel_size) // (stride or kernel_size) + 1
     once = Work(n * c * (s * h * w + (s + 1) * side(h) * side(w)))
     return Cost(once, once)

@@ -1,4 +1,4 @@
-"""Times contenders round by round, in turn, in one process: whatever the machine does meanwhile hits all alike."""
+"""Times contenders round by round, in turn, in one process: disturbances affect all of them alike."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import torchext
 from . import stats
 
 WARM_ROUNDS = 2
-ROUNDS = 7, 31  # fewest: an interval still means something; most: the interval no longer narrows much
+ROUNDS = 7, 31  # fewest: an interval is still meaningful; most: the interval hardly narrows beyond
 BOTH = "forward+backward"
 
 
 @dataclass
 class Contender:
-    """One provider of a row: `phases` run one after the other, each on the last one's result, and are timed apart."""
+    """One provider of a row: `phases` run one after the other, each on the last one's result, each timed separately."""
 
     phases: dict[str, Callable]
     backend: str = "auto"
@@ -53,7 +53,7 @@ class Clock:
 
 
 def sample(clock: Clock, contender: Contender, repeats: int) -> dict[str, float]:
-    """Median seconds of each phase over `repeats` runs. A phase frees what it was given before its time is taken."""
+    """Median seconds of each phase over `repeats` runs. A phase frees its argument before its end is marked."""
     phases = contender.phases.values()
     marks = []
     with torchext.backend(contender.backend):
@@ -90,7 +90,7 @@ class Race:
         self.repeats = {name: max(1, int(share / once[name])) for name in once}
 
     def _once(self, contender: Contender) -> float:
-        """About how long one run takes, warm."""
+        """Roughly the seconds of one warm run."""
         sample(self.clock, contender, 1)
         spent = sample(self.clock, contender, 1)
         return max(spent.get(BOTH) or sum(spent.values()), 1e-6)
@@ -115,7 +115,7 @@ def differentiate(function: Callable, tensors: list[torch.Tensor], dy: torch.Ten
 
 
 def drop(_: object) -> None:
-    """Lets go of a phase's result."""
+    """Frees a phase's result."""
 
 
 def captured(run: Callable[[], object], mode: str = BOTH) -> Contender:
@@ -123,7 +123,7 @@ def captured(run: Callable[[], object], mode: str = BOTH) -> Contender:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(3):  # allocates, tunes, compiles: nothing of that may happen under capture
+        for _ in range(3):  # allocates, tunes, compiles: none of which may happen under capture
             run()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()

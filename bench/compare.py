@@ -1,4 +1,4 @@
-"""Two runs side by side, row by row: what became slower against stock by more than its intervals can explain."""
+"""Two runs side by side, row by row: what became slower against stock by more than its intervals explain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOLERATED = 0.05  # a ratio this much lower is not called a regression, however 
 
 @dataclass(frozen=True)
 class Change:
-    """One row and mode in both runs, as ratios to stock: what the machine does to both sides cancels."""
+    """One row and mode in both runs, as ratios to stock: what slows both sides cancels."""
 
     name: str
     mode: str
@@ -36,7 +36,7 @@ class Change:
 
 
 def changes(before: Run, after: Run) -> list[Change]:
-    """Of every row and mode that both runs have, the worst first."""
+    """The changes of every row and mode that both runs have, the worst first."""
     old = {label(row): row for row in before.rows}
     pairs = [(old[label(row)], row) for row in after.rows if label(row) in old]
     return sorted((change for pair in pairs for change in _changes(*pair)), key=lambda change: change.factor)

@@ -1,4 +1,4 @@
-"""`pytest bench/`: options, the roof, a line of progress per row, and what the JSON holds beside times."""
+"""`pytest bench/`: options, the roof, a line of progress per row, and what the JSON holds besides times."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def measure_network(request, benchmark, settings):
 
 
 def _runner(benchmark):
-    """pytest-benchmark runs the rounds; a round holds every contender's turn, so its own time is of no interest."""
+    """pytest-benchmark runs the rounds; a round holds every contender's turn, so its own time is not used."""
 
     def run(race):
         benchmark.pedantic(race.round, rounds=race.rounds, warmup_rounds=WARM_ROUNDS)
@@ -88,7 +88,7 @@ def _record(request, benchmark, row):
 
 
 def pytest_report_teststatus(report):
-    """The line of each row stands for its dot."""
+    """The line of each row replaces pytest's dot."""
     return ("passed", "", "") if report.passed and report.when == "call" else None
 
 
@@ -101,7 +101,7 @@ def pytest_benchmark_generate_commit_info(config):
 
 
 def pytest_benchmark_update_json(config, benchmarks, output_json):
-    """Our rows are in extra_info; a round's own times go, and with them most of the file."""
+    """Our rows are in extra_info; the rounds' own times, most of the file, are removed."""
     output_json["roof"] = {"copy": config.bench_roof.copy, "gemm": config.bench_roof.gemm}
     for entry in output_json["benchmarks"]:
         entry["stats"].pop("data", None)

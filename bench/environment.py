@@ -1,4 +1,4 @@
-"""What a figure means nothing without: the machine, the versions, the commit. No names of machines or people."""
+"""What a figure depends on: the machine, the versions, the commit. No names of machines or people."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def processor() -> str:
 
 
 def commit() -> dict[str, str]:
-    """The checkout's commit; nothing outside a checkout, or where git is missing."""
+    """The checkout's commit; empty outside a checkout, or without git."""
     if shutil.which("git") is None:
         return {}
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]

@@ -1,4 +1,4 @@
-"""The correctness column: distance from float64, ours beside stock's; a fast wrong kernel is no result."""
+"""The correctness column: distance from float64, ours beside stock's; a fast kernel that is wrong does not count."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def compare(ours: Sequence[float], stock: Sequence[float]) -> dict[str, float]:
 
 
 def mildest(draw: Callable[[int], dict[str, float]]) -> dict[str, float]:
-    """The comparison in which no rounding tipped anything, or the mildest of all draws."""
+    """The first comparison without a tipped rounding, else the one with the smallest error."""
     found = []
     for seed in range(DRAWS):
         found.append(draw(seed))
@@ -56,4 +56,4 @@ def mildest(draw: Callable[[int], dict[str, float]]) -> dict[str, float]:
 
 
 class WrongResult(AssertionError):
-    """A provider's results are further from float64 than stock's allow."""
+    """A provider's results are further from float64 than stock's error allows."""

@@ -32,7 +32,7 @@ PLAIN = {"dtype": "float32", "layout": "contiguous"}
 
 
 def times_axis(axis, low: float, high: float) -> None:
-    """A logarithmic axis of ratios, in plain numbers, 1 drawn as the line between faster and slower."""
+    """A logarithmic axis of ratios, in plain numbers, with a line at 1 between faster and slower."""
     axis.set_xscale("log")
     axis.set_xlim(min(0.5, low * 0.8), high * 1.6)
     axis.xaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
@@ -43,7 +43,7 @@ def times_axis(axis, low: float, high: float) -> None:
 
 
 def ratios(rows: list[dict[str, Any]], title: str, others: tuple[str, ...]):
-    """One bar a row, from 1 to the ratio, its interval on it; the other providers as marks; losses in red."""
+    """One bar per row, from 1 to the ratio, with its interval; the other providers as marks; losses in red."""
     figure, axis = plt.subplots(figsize=(9, 1.3 + 0.235 * len(rows)))
     entries = [figures(row, OURS) for row in rows]
     colours = [SLOWER if e["high"] < 1 else COLOURS[OURS] for e in entries]
@@ -76,7 +76,7 @@ def decades(axis, unit_x: Callable, unit_y: Callable, *, x: str, y: str) -> None
     axis.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
     for one, unit in ((axis.xaxis, unit_x), (axis.yaxis, unit_y)):
         low, high = one.get_view_interval()
-        wide = high > 30 * low  # else a single power of ten, or none, would be labelled
+        wide = high > 30 * low  # otherwise one power of ten, or none, would be labelled
         one.set_major_locator(LogLocator(10, subs=(1,) if wide else (1, 2, 5), numticks=6))
         one.set_major_formatter(FuncFormatter(lambda value, _, unit=unit: unit(value)))
         one.set_minor_formatter(NullFormatter())
@@ -84,7 +84,7 @@ def decades(axis, unit_x: Callable, unit_y: Callable, *, x: str, y: str) -> None
 
 
 def roofline(run: Run):
-    """Products against arithmetic and bandwidth; what only streams against a copy of as many bytes."""
+    """Products against arithmetic and bandwidth; streaming ops against a copy of as many bytes."""
     figure, (products, streams) = plt.subplots(1, 2, figsize=(12, 5))
     rows = run.of_kind("op")
     computing = [row for row in rows if whole_floor(row)["flops"] and row["dtype"] == "float32"]
@@ -110,7 +110,7 @@ def whole_floor(row: dict[str, Any]) -> dict[str, float]:
 
 
 def _points(axis, rows, x: Callable, y: Callable) -> None:
-    """Stock and ours of each row, joined: the line is what was won."""
+    """Stock and ours of each row, joined by a line that shows the gain."""
     for row in rows:
         floor = whole_floor(row)
         pair = [y(floor, figures(row, name)["us"]) for name in (STOCK, OURS)]
@@ -122,7 +122,7 @@ def _points(axis, rows, x: Callable, y: Callable) -> None:
 
 
 def scaling(run: Run):
-    """Time over the least time the roof allows, which grows with the size, an op a panel: float32, contiguous."""
+    """Time over the least time the roof allows, which grows with the size; one panel per op, float32, contiguous."""
     rows = [row for row in run.of_kind("op") if all(row[key] == value for key, value in PLAIN.items())]
     ops = [op for op in dict.fromkeys(row["op"] for row in rows) if sum(row["op"] == op for row in rows) > 1]
     down = max(1, -(-len(ops) // 3))

@@ -7,7 +7,7 @@
     networks   whole training steps by "auto" beside stock, eager and in CUDA graphs
     proofs     the test matrix on Triton's kernels; memcheck, racecheck and initcheck of the CUDA kernels
 
-Each stage has a limit of its own and leaves its log in OUT at once; one that fails does not stop the others; what has
+Each stage has a limit of its own and writes its log in OUT directly; one that fails does not stop the others; what has
 passed before is not run again unless named. The exit status counts the stages that failed.
 """
 
@@ -43,7 +43,7 @@ PYTEST = [
 
 @dataclass(frozen=True)
 class Plan:
-    """Where results go; and whether this is the dry run of a machine without a GPU: the same stages, less in each."""
+    """Where results go, and whether this is a dry run on a machine without a GPU: the same stages, less in each."""
 
     out: Path
     dry: bool
@@ -52,14 +52,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Stage:
-    """Commands that run side by side, each a name and a command line, and the seconds they have together."""
+    """Commands that run side by side, by name, and the seconds they have together."""
 
     limit: int
     commands: Callable[[Plan], dict[str, list[str]]]
 
 
 def op_tests() -> list[str]:
-    """The files of the matrix; what needs git, an installation or a C++ compiler is for machines that have these."""
+    """The files of the matrix; tests that need git, an installation or a C++ compiler are left out."""
     stems = [path.stem for path in (ROOT / "csrc/cuda").glob("*.cu")]
     found = {path for stem in stems for path in (ROOT / "tests").glob(f"test_{stem}*.py")}
     return sorted(str(path.relative_to(ROOT)) for path in found)
@@ -161,7 +161,7 @@ def run(name: str, stage: Stage, plan: Plan) -> dict:
 
 
 def finish(process: subprocess.Popen, deadline: float) -> int | str:
-    """The exit status. Who is late is interrupted, so that pytest still tells what failed, and then killed."""
+    """The exit status. A late command is interrupted, so that pytest still reports what failed, and then killed."""
     for sign, patience in ((signal.SIGINT, max(0.1, deadline - time.monotonic())), (signal.SIGKILL, 12), (0, 12)):
         try:
             status = process.wait(patience)

@@ -1,4 +1,4 @@
-"""The picture of a GPU's run: how many times faster than stock on the device, over the size, an op a panel."""
+"""The picture of a GPU's run: how many times faster than stock on the device, over the size, one panel per op."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .gpu_run import AUTO, LIBRARY, NATIVE, TRITON, WHOLE, GpuRun, ratio
 
 COLOURS = {NATIVE: "#2a6f97", TRITON: "#e09f3e", LIBRARY: "#6a994e"}
 MARKS = {"float32": "o", "bfloat16": "D"}
-STREAMS = "cross_entropy", "max_pool2d", "dropout"  # the rest multiplies
+STREAMS = "cross_entropy", "max_pool2d", "dropout"  # the other ops multiply
 DOT = {"markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.5}
 RING = {"marker": "o", "color": "0.15", "markersize": 8, "markerfacecolor": "none", "markeredgewidth": 0.9}
 TICKS = 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50
@@ -31,7 +31,7 @@ def size(row: dict[str, Any]) -> int:
 
 
 def places(rows: list[dict[str, Any]]) -> list[float]:
-    """The sizes; rows of one size, in other dtypes, memory formats or options, side by side around it."""
+    """The sizes; rows of equal size, in other dtypes, memory formats or options, side by side around it."""
     sizes = [size(row) for row in rows]
     step, seen = (max(sizes) / min(sizes)) ** 0.022, Counter()
     found = []
@@ -42,7 +42,7 @@ def places(rows: list[dict[str, Any]]) -> list[float]:
 
 
 def panel(axis, op: str, rows: list[dict[str, Any]]) -> list[float]:
-    """A point a row and provider, joined where it is the same row; a ring around what "auto" takes."""
+    """A point per row and provider, joined within a row; a ring around what "auto" takes."""
     seen = []
     rows = sorted(rows, key=lambda row: [row[key] for key in ("dtype", "layout", "size")])
     for row, x in zip(rows, places(rows)):
@@ -79,13 +79,13 @@ def scales(axis, low: float, high: float) -> None:
 
 
 def plain(value: float) -> str:
-    """A count, its thousands as letters."""
+    """A count, with letters for thousands."""
     power = max(0, min(4, int(math.log10(value) + 1e-9) // 3))
     return f"{value / 1000**power:g}{' kMGT'[power].strip()}"
 
 
 def handles(run: GpuRun) -> list:
-    """The legend's: who, in which dtype, and what "auto" takes where that was measured."""
+    """The legend's handles: provider, dtype, and what "auto" takes if that was measured."""
     point = lambda label, **style: plt.Line2D([], [], linestyle="none", label=label, **style)
     found = [point(name, marker="o", color=colour) for name, colour in COLOURS.items()]
     found += [point('"auto", the default', **RING)] if any(AUTO in row for row in run.rows) else []

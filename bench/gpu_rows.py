@@ -2,17 +2,16 @@
 
     python -m bench.gpu_rows OUT.json [--seconds S] [--op OP ...]
 
-Of each row and provider: microseconds on the device, from replays of a CUDA graph, and of an eager call, Python and
+For each row and provider: microseconds on the device, from replays of a CUDA graph, and of an eager call, Python and
 launches included; of forward alone (no gradient wanted) and of forward with backward. OUT.json is written after each
-row; a second run goes on where the first one ended. `--warm I/N` runs each N-th row once with Triton and takes no time:
-several processes fill Triton's cache at once. On a CPU there are no graphs: the dry run of the tests.
+row; a second run resumes. `--warm I/N` runs each N-th row once with Triton and times nothing: several processes fill
+Triton's cache together. On a CPU there are no graphs: it is the tests' dry run.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import json
 import statistics
 import time
@@ -26,23 +25,22 @@ import torchext
 from torchext import _gpu_route, _backend
 
 from . import environment, roof, stats
-from .clock import captured
+from .gpu_clock import TF32, call_us, device_us, roof_of, synchronize
 from .gpu_sizes import cases
 from .harness import OURS, STOCK, Case
 from .results import write
 
 FORWARD, TRAINING = "forward", "training"
-TF32 = "tf32"
 LIBRARY = "library"
 HAVE_LIBRARY = ("linear_relu", "conv2d_relu")  # ops
 BACKENDS = (STOCK, "native", "triton", "library", "auto")
-ROUNDS, REPLAYS = 7, 7
+ROUNDS = 7
 LONG = 2e-3  # seconds that one timed piece of work should take
 
 
 @contextlib.contextmanager
 def serving(provider: str) -> Iterator[None]:
-    """Serves by the provider: a backend, or "library" by the library's products with our epilogue at every size."""
+    """Chooses the provider: a backend, or "library", the library's products with our epilogue at every size."""
     before = dict(_gpu_route.LIBRARY)
     try:
         if provider == LIBRARY:
@@ -58,7 +56,7 @@ def function_of(case: Case, provider: str) -> Callable:
 
 
 def phases(case: Case, provider: str, tensors: list[Tensor], dy: Tensor) -> dict[str, Callable[[], object]]:
-    """What is timed: forward where nothing wants a gradient, and forward with backward."""
+    """What is timed: forward without gradients, and forward with backward."""
     function, leaves = function_of(case, provider), [t for t in tensors if t.requires_grad]
     frozen = [t.detach() for t in tensors]
 
@@ -68,59 +66,6 @@ def phases(case: Case, provider: str, tensors: list[Tensor], dy: Tensor) -> dict
     return {FORWARD: lambda: function(*frozen), TRAINING: training}
 
 
-def call_us(run: Callable[[], object], repeats: int) -> float:
-    """Microseconds of one eager call amid others: the longer of what the host and what the device takes."""
-    synchronize()
-    start = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    synchronize()
-    return 1e6 * (time.perf_counter() - start) / repeats
-
-
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def device_us(run: Callable[[], object], repeats: int) -> float:
-    """Microseconds on the device: several runs in one graph, replayed; of the CPU, which has no graphs, of one run."""
-    if not torch.cuda.is_available():
-        return call_us(run, 1)
-
-    def several() -> None:
-        for _ in range(repeats):
-            run()
-
-    (replay,) = captured(several).phases.values()
-    found = []
-    for _ in range(REPLAYS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        replay(None)
-        end.record()
-        end.synchronize()
-        found.append(1e3 * start.elapsed_time(end) / repeats)
-    return statistics.median(found)
-
-
-def roof_of(device: str) -> roof.Roof:
-    """Copies and large products, timed as the rows are; float32's products in TF32 too, which cuDNN takes for them."""
-    copies = []
-    for size in roof.COPIED[device]:
-        x = torch.ones(size // 8, device=device)
-        y = torch.empty_like(x)
-        copies.append((size, round(1e6 * size / device_us(functools.partial(y.copy_, x), 10))))
-    side = roof.SIDE[device]
-    a, rates = torch.randn(side, side, device=device), {}
-    for name, dtype in (("float32", torch.float32), (TF32, torch.float32), ("bfloat16", torch.bfloat16)):
-        before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, name == TF32
-        b = a.to(dtype)
-        rates[name] = round(2e6 * side**3 / device_us(functools.partial(torch.mm, b, b), 2))
-        torch.backends.cuda.matmul.allow_tf32 = before
-    return roof.Roof(tuple(copies), rates)
-
-
 def results(case: Case, provider: str, tensors: list[Tensor], dy: Tensor) -> list[Tensor]:
     torch.manual_seed(0)
     y = function_of(case, provider)(*tensors)
@@ -128,7 +73,7 @@ def results(case: Case, provider: str, tensors: list[Tensor], dy: Tensor) -> lis
 
 
 def distance(ours: list[Tensor], stock: list[Tensor]) -> float:
-    """Largest norm of a difference beside its tensor's; judging is the tests', this shows a wrong kernel."""
+    """Largest relative norm of a difference: it shows a wrong kernel, the tests judge the rest."""
     norms = [((a.double() - b.double()).norm() / b.double().norm().clamp_min(1e-30)) for a, b in zip(ours, stock)]
     return round(float(torch.stack(norms).max()), 8)
 
@@ -165,7 +110,7 @@ def measure(case: Case, device: str, providers: list[str], top: roof.Roof) -> di
 
 
 def time_mode(row: dict, runs: dict[str, Callable], mode: str) -> None:
-    """Adds each provider's two figures; the eager calls take turns, so that whatever the host does hits all alike."""
+    """Adds each provider's two figures; the eager calls take turns, so that disturbances affect all alike."""
     repeats, calls = {}, {name: [] for name in runs}
     for name, run in runs.items():
         with serving(name):
@@ -206,7 +151,7 @@ def line(row: dict) -> str:
 
 
 def warm(device: str, chosen: list[Case], share: str) -> None:
-    """Each N-th row once with Triton; every configuration that may be tuned to is compiled, none is timed."""
+    """Runs each N-th row once with Triton; every autotune configuration is compiled, none is timed."""
     index, count = map(int, share.split("/"))
     for module in vars(_backend.triton()).values():
         for kernel in vars(module).values() if isinstance(module, type(json)) else ():
@@ -230,7 +175,7 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=300, help="no row starts later than this")
     parser.add_argument("--op", nargs="*", help="only these")
-    parser.add_argument("--every", type=int, default=1, help="only each so many-th row: a dry run")
+    parser.add_argument("--every", type=int, default=1, help="only every N-th row: a dry run")
     parser.add_argument(
         "--largest", type=float, default=float("inf"), help="no row of more floating-point work or bytes"
     )

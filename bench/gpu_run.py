@@ -1,4 +1,4 @@
-"""A GPU's run on disk, as `make gpu` leaves it in bench/results/<device>/ or elsewhere; who is how much faster in it.
+"""A GPU's run on disk, as `make gpu` leaves it in bench/results/<device>/ or elsewhere, and its ratios to stock.
 
 A run is rows.json (bench/gpu_rows.py); beside it, where those stages ran, summary.json and the networks' cuda.json.
 """
@@ -18,13 +18,13 @@ from .harness import STOCK
 AUTO, NATIVE, TRITON, LIBRARY = "auto", "native", "triton", "library"
 MODES = {"forward": "forward", "training": "forward + backward"}
 KINDS = {"device": "on the device", "call": "per call"}
-WHOLE = "training"  # the mode that stands for a row
-FIRST = "device", "torch", "triton", "cuda"  # of what is told of the environment
+WHOLE = "training"  # the mode that represents a row
+FIRST = "device", "torch", "triton", "cuda"  # of the environment's entries
 
 
 @dataclass(frozen=True)
 class GpuRun:
-    """The folder's name, what was measured on, ops' and networks' rows, and which stages passed."""
+    """The folder's name, the environment, the rows of ops and networks, and which stages passed."""
 
     name: str
     environment: dict[str, str]
@@ -51,7 +51,7 @@ def load(folder: Path) -> GpuRun:
 
 
 def _whole(path: Path) -> bool:
-    """Whether there is such a run; pytest-benchmark leaves an empty file where it was interrupted."""
+    """Whether the run is there and complete; pytest-benchmark leaves an empty file when interrupted."""
     return path.exists() and path.stat().st_size > 0
 
 
@@ -60,7 +60,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def find(names: list[str]) -> tuple[list[Path], list[str]]:
-    """Folders of GPU runs among the names, and the other names; without names the fresh folders, else the kept ones."""
+    """Folders of GPU runs among the names, and the other names; without names, the fresh folders, else the kept."""
     if not names:
         return folders(results.FRESH) or folders(results.RESULTS), []
     places = {name: [Path(name), results.FRESH / name, results.RESULTS / name] for name in names}
@@ -73,31 +73,31 @@ def folders(parent: Path) -> list[Path]:
 
 
 def ratio(row: dict[str, Any], name: str, mode: str, kind: str) -> float | None:
-    """How many times faster than stock; None where either has no such figure."""
+    """How many times faster than stock; None where either figure is missing."""
     taken, stock = (row.get(who, {}).get(f"{mode}_{kind}") for who in (name, STOCK))
     return stock / taken if taken and stock else None
 
 
 def served(row: dict[str, Any]) -> str:
-    """Who stands for us: "auto", which is what users get; where it was not measured, our fastest on the device."""
+    """Our provider: "auto", which is what users get; if that was not measured, our fastest on the device."""
     if AUTO in row:
         return AUTO
     return max((NATIVE, TRITON), key=lambda name: ratio(row, name, WHOLE, "device") or 0)
 
 
 def is_ours(row: dict[str, Any]) -> bool:
-    """Whether what users get is not stock's own call."""
+    """Whether users get something other than stock's own call."""
     return row[served(row)].get("route") != STOCK
 
 
 def ours(rows: Iterable[dict[str, Any]], mode: str, kind: str) -> list[tuple[float, dict[str, Any]]]:
-    """Our ratio and the row, of all rows that have it, the worst one first."""
+    """Our ratio and the row, for all rows that have it, the worst first."""
     found = [(ratio(row, served(row), mode, kind), row) for row in rows]
     return sorted(((value, row) for value, row in found if value is not None), key=lambda pair: pair[0])
 
 
 def keep(folder: Path) -> None:
-    """Takes a run into bench/results/<device>/, a line to each row."""
+    """Copies a run into bench/results/<device>/, one line per row."""
     if _read(folder / "summary.json").get("dry"):
         raise SystemExit(f"{folder}: a dry run on the CPU, no GPU's results")
     run, data = load(folder), _read(folder / "rows.json")

@@ -1,4 +1,4 @@
-"""The sizes that a GPU's routes are measured at: each op over its size classes, small to large, in two dtypes."""
+"""The sizes at which a GPU's routes are measured: each op over its size classes, small to large, in two dtypes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from . import bench_conv2d, bench_cross_entropy, bench_dropout, bench_linear_cross_entropy, bench_linear_relu
+from . import bench_conv2d_relu_max_pool2d as bench_pooled
 from . import bench_max_pool2d as bench_pool
 from .harness import Case, Size
 
@@ -77,7 +78,7 @@ def _max_pool2d() -> Iterator[Case]:
 
 
 def _convolutions() -> Iterator[Case]:
-    relu, pooled = bench_conv2d.test_conv2d_relu.case, bench_conv2d.test_conv2d_relu_max_pool2d.case
+    relu, pooled = bench_conv2d.test_conv2d_relu.case, bench_pooled.test_conv2d_relu_max_pool2d.case
     for n in (4, 64, 128, 256, 512):
         for shape in (FIRST, SECOND):
             for make in (relu, pooled) if n in (4, 512) else (pooled,):

@@ -1,4 +1,4 @@
-"""One forward and backward of every op, dtype and memory format: the program that compute-sanitizer watches.
+"""One forward and backward of every op, dtype and memory format: the program to run under compute-sanitizer.
 
 `python bench/gpu_steps.py [--device cpu] [backend ...]`; without a GPU the backends "simt" and "triton" run on the CPU.
 """
@@ -33,7 +33,7 @@ class Step(NamedTuple):
 
 
 def steps(dtype: torch.dtype, device: str) -> Iterator[Step]:
-    """Sizes have tails, and are small enough for a tool that runs a kernel a hundred times slower."""
+    """Sizes have tails, and are small enough for a tool that slows kernels down a hundredfold."""
 
     def leaf(*shape):
         return torch.randn(shape, device=device).to(dtype).requires_grad_()

@@ -1,4 +1,4 @@
-"""Tables of GPUs' runs in Markdown: rows.md, beside a run, of every row and provider, and the README's of each op."""
+"""Tables of GPUs' runs in Markdown: rows.md beside a run, every row and provider; and the README's, one line per op."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .results import figures, label
 from .table import markdown, microseconds
 
 BEGIN, END = "<!-- gpu table: python -m bench keep-gpu -->", "<!-- end of gpu table -->"
-CLEAR = 0.95  # rows have no interval: what loses less may be noise
+CLEAR = 0.95  # rows have no interval: a smaller loss may be noise
 ABOUT = (
     "device: time on the GPU alone, of one of several runs in a replayed CUDA graph. call: time of an eager call amid "
     "others, the longer of what Python and launches take on the host and what the GPU takes. In brackets how many "
@@ -39,7 +39,7 @@ def where(run: GpuRun) -> str:
 
 
 def means(run: GpuRun) -> str:
-    """Of every mode and kind of time, and how many rows are lost."""
+    """Geometric means of every mode and kind of time, and how many rows are slower."""
     parts = []
     for mode, title in MODES.items():
         counted = []
@@ -55,7 +55,7 @@ def means(run: GpuRun) -> str:
 
 
 def who(run: GpuRun) -> str:
-    """What "torchext" means in the short table."""
+    """What "torchext" stands for in the short table."""
     if all(AUTO in row for row in run.rows):
         return (
             'torchext is "auto", what every call takes by default; "taken" counts the rows that are not left to a call '
@@ -65,7 +65,7 @@ def who(run: GpuRun) -> str:
 
 
 def ops(run: GpuRun) -> tuple[list[str], list[list[str]]]:
-    """One line an op: its middle row, the worst ratio of any, and how many are slower, on the device and per call."""
+    """One line per op: its middle row, the worst ratio of all, and how many are slower, on the device and per call."""
     header = ["op", "middle row", "stock", "torchext", *(f"faster by, {kind}" for kind in KINDS)]
     header += ["worst row taken, device", "worst row taken, call", "taken", "rows slower by 5 %, device and call"]
     body = []
@@ -86,7 +86,7 @@ def ops(run: GpuRun) -> tuple[list[str], list[list[str]]]:
 
 
 def first_of(pairs: list[tuple[float, dict[str, Any]]]) -> str:
-    """The worst of those that are not stock's own call."""
+    """The worst row that is not stock's own call."""
     return next((f"{value:.2f}x at {size(row)}" for value, row in pairs if is_ours(row)), "")
 
 
@@ -109,7 +109,7 @@ def networks(rows: Iterable[dict[str, Any]]) -> tuple[list[str], list[list[str]]
 
 
 def short(run: GpuRun) -> str:
-    """What the README says of a run."""
+    """The README's part on a run."""
     parts = [f"Measured: {where(run)}. {who(run)}", markdown(*ops(run))]
     typical = [row for row in run.networks if row["typical"]]
     parts += [markdown(*networks(typical))] if typical else []
@@ -129,7 +129,7 @@ def long(run: GpuRun) -> str:
 
 
 def every(run: GpuRun) -> tuple[list[str], list[list[str]]]:
-    """A line to each row and provider; the floors stand in stock's."""
+    """A line per row and provider; the floors are in stock's line."""
     timed = [f"{title}, {kind}" for title in MODES.values() for kind in ("floor", *KINDS)]
     return ["row", "provider", *timed, "difference"], [line for row in run.rows for line in lines(row)]
 
@@ -161,7 +161,7 @@ def readme_table() -> str:
 
 
 def keep(folder: Path | None) -> None:
-    """Keeps the run of `folder`, if any; then writes the tables of all that are kept."""
+    """Keeps the run of `folder`, if any; then writes the tables of all kept runs."""
     if folder is not None:
         gpu_run.keep(folder)
     for kept in gpu_run.folders(results.RESULTS):

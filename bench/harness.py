@@ -1,4 +1,4 @@
-"""What a bench_<op>.py declares (sizes, providers, cost) and what becomes of it: one pytest-benchmark test per size."""
+"""What a bench_<op>.py declares: sizes, providers, cost. It becomes one pytest-benchmark test per size."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Peer:
-    """A function of others; left out, with the reason, where it does not run. `trains`: it has a backward."""
+    """Another project's function; left out, with the reason, where it does not run. `trains`: it has a backward."""
 
     function: Callable
     trains: bool = True
@@ -90,7 +90,7 @@ class Case:
         return self.cost(self.size.dtype.itemsize, *self.size.shape, **self.size.options)
 
     def identity(self) -> dict[str, Any]:
-        """What tells this row from every other."""
+        """What distinguishes this row from every other."""
         layout = "channels_last" if self.size.layout == torch.channels_last else "contiguous"
         return {
             "op": self.op,
@@ -140,7 +140,7 @@ def bench(
         measure_op(case)
 
     test.__doc__ = f"Measures {op}."
-    test.case = case  # for who measures the op at sizes of his own
+    test.case = case  # for measurements at other sizes
     return test
 
 

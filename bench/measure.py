@@ -1,4 +1,4 @@
-"""What every row has: the race of its contenders, ratios to stock, share of the roof; a refusal of wrong results."""
+"""What every row has: the race of its contenders, ratios to stock, share of the roof; wrong results are refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Settings:
     roof: Roof
 
     def compiled(self, function: Callable, typical: bool) -> dict[str, Callable]:
-        """torch.compile's versions: the default, and on a GPU the one that tries everything; none in most rows."""
+        """torch.compile's versions: the default, and on a GPU "max-autotune"; none in most rows."""
         if self.compile == "none" or (self.compile == "typical" and not typical):
             return {}
         torch._dynamo.reset()
@@ -58,7 +58,7 @@ def times(
 
 @contextlib.contextmanager
 def _collected():
-    """The garbage collector runs before the rounds, not in the midst of one."""
+    """The garbage collector runs before the rounds, not during one."""
     gc.collect()
     gc.disable()
     try:
@@ -75,7 +75,7 @@ def figures(taken: list[float], stock: list[float]) -> dict[str, float]:
 
 
 def modes(name: str, taken: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
-    """The figures of every mode the contender has: those without a backward have one, graphs another."""
+    """The figures of every mode the contender has, which depend on whether it has a backward or is a graph."""
     return {mode: figures(seconds, taken[STOCK][mode]) for mode, seconds in taken[name].items()}
 
 

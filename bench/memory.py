@@ -1,4 +1,4 @@
-"""Bytes: what forward saves for backward, and the most a step holds at once."""
+"""Bytes: what forward saves for backward, and the peak of a step."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def highest(changes: Iterable[int]) -> int:
 
 
 def peak(run: Callable[[], object], device: str) -> int:
-    """Most bytes of tensors alive at once during `run()`, beyond those alive before; libraries' scratch is not seen."""
+    """Peak bytes of tensors during `run()`, beyond those alive before; libraries' scratch memory is not counted."""
     if device == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()

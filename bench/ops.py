@@ -19,7 +19,7 @@ from .measure import Settings
 
 @dataclass
 class Field:
-    """Who takes part in a row, and why the others do not."""
+    """The contenders of a row, and why other providers are left out."""
 
     case: Case
     settings: Settings
@@ -35,7 +35,7 @@ class Field:
         self.contenders[name].backend = backend
 
     def enter_peer(self, name: str, peer: Peer) -> None:
-        """A peer is tried first. One that has no backward runs its forward."""
+        """Tries the peer first. One without a backward is timed on its forward."""
         function = self.case.bind(peer.function)
         function = function if peer.trains else torch.no_grad()(function)
         contender = differentiate(function, self.tensors, self.dy)
@@ -50,7 +50,7 @@ class Field:
 
 
 def gather(case: Case, settings: Settings) -> tuple[Field, str]:
-    """Everybody who runs here, and the backend that "auto" chose."""
+    """Every contender that runs here, and the backend that "auto" chose."""
     torch.manual_seed(0)
     tensors = case.inputs(settings.device)
     functions = {name: case.bind(f) for name, f in case.providers.items() if not isinstance(f, Peer)}
@@ -59,7 +59,7 @@ def gather(case: Case, settings: Settings) -> tuple[Field, str]:
     for name, function in functions.items():
         entrants.enter(name, function)
     route = measure.route(lambda: functions[OURS](*tensors))
-    if route == "stock":  # so that the choice is seen to be right
+    if route == "stock":  # shows whether the choice is right
         entrants.enter(f"{OURS} native", functions[OURS], "native")
     if settings.device == "cuda" and "triton" in torchext._backend.backends():
         entrants.enter(f"{OURS} triton", functions[OURS], "triton")
@@ -92,7 +92,7 @@ def distance(entrants: Field, name: str) -> dict[str, float]:
 
 
 def truth(case: Case, tensors: list[Tensor], results: list[Tensor], dy: Tensor | None) -> list[Tensor]:
-    """The results in float64: stock's own, or what the case says is right, given what a random op kept."""
+    """The results in float64: stock's own, or those of the case's `exact`, which sees what a random op kept."""
     function = case.bind(case.providers[STOCK])
     if case.exact is not None:
         function = lambda *doubles: case.exact(results[0], *doubles, **case.size.options)
@@ -100,7 +100,7 @@ def truth(case: Case, tensors: list[Tensor], results: list[Tensor], dy: Tensor |
 
 
 def weight(entrants: Field, name: str) -> dict[str, int]:
-    """Peak bytes and, of what has a backward, the bytes kept for it."""
+    """Peak bytes and, with a backward, the bytes saved for it."""
     contender, function = entrants.contenders[name], entrants.functions[name]
     with torchext.backend(contender.backend):
         contender.run()
@@ -111,10 +111,10 @@ def weight(entrants: Field, name: str) -> dict[str, int]:
 
 
 def row(case: Case, settings: Settings, run: Callable[[Race], None]) -> dict[str, Any]:
-    """The row, as the JSON keeps it."""
+    """The row as the JSON holds it."""
     entrants, route = gather(case, settings)
     providers: dict[str, dict[str, Any]] = {name: {} for name in entrants.contenders}
-    for name in entrants.functions:  # a graph is neither judged nor weighed: it replays what was
+    for name in entrants.functions:  # a graph replays work that is already judged and weighed
         providers[name] = {**distance(entrants, name), **weight(entrants, name)}
     providers[OURS]["route"] = route
     taken = measure.times(entrants.contenders, settings, run)

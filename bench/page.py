@@ -1,4 +1,4 @@
-"""The report: one HTML page that holds everything, and its pictures beside it."""
+"""The report: one HTML page with everything in it, and its pictures beside it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def definition(run: Run | GpuRun) -> str:
 
 
 def losses(run: Run) -> str:
-    """The rows stock wins, first of all and by name."""
+    """The rows where stock is faster, by name."""
     lost = []
     for row in run.rows:
         for mode in row["providers"][OURS]["modes"]:
@@ -92,6 +92,6 @@ def grid(header: list[str], rows: Iterable[list[str]]) -> str:
 
 
 def cell(text: str) -> str:
-    """A table's cell; Markdown's stress on a loss becomes red."""
+    """A table's cell; Markdown's bold, used for losses, becomes red."""
     slower = ' class="slower"' if "**" in text else ""
     return f"<td{slower}>{html.escape(text.replace('**', ''))}</td>"

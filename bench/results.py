@@ -1,4 +1,4 @@
-"""Runs on disk: pytest-benchmark's JSON with our rows in `extra_info`, one row a line so that a diff can be read."""
+"""Runs on disk: pytest-benchmark's JSON with our rows in `extra_info`, one line per row for readable diffs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEP = "step"
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its name, what it was measured on, the roof and the rows."""
+    """One run: its name, the environment, the roof and the rows."""
 
     name: str
     environment: dict[str, str]
@@ -46,7 +46,7 @@ def load(path: Path) -> Run:
 
 
 def save(source: Path, target: Path) -> None:
-    """Copies a run, a line to each row, without what pytest-benchmark says of the rounds themselves."""
+    """Copies a run, one line per row, without pytest-benchmark's own statistics of the rounds."""
     data = json.loads(source.read_text())
     entries = [{**e, "stats": {k: e["stats"][k] for k in ("median", "rounds")}} for e in data.pop("benchmarks")]
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def save(source: Path, target: Path) -> None:
 
 
 def write(target: Path, head: dict[str, Any], key: str, entries: list[dict[str, Any]]) -> None:
-    """JSON whose list `key` has a line to each entry; whole or not at all, however the process ends."""
+    """JSON whose list `key` has one line per entry; written whole or not at all, even if the process is killed."""
     lines = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in entries)
     part = target.with_name(f"{target.name}.part")
     part.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "{key}": [\n{lines}\n]\n}}\n')
@@ -62,7 +62,7 @@ def write(target: Path, head: dict[str, Any], key: str, entries: list[dict[str, 
 
 
 def find(names: list[str]) -> list[Path]:
-    """Runs by path or by name; without names the fresh ones, or where there are none the committed ones."""
+    """Runs by path or by name; without names the fresh ones, or else the committed ones."""
     if names:
         return [_find(name) for name in names]
     return sorted(FRESH.glob("*.json")) or sorted(RESULTS.glob("*.json"))
@@ -74,7 +74,7 @@ def _find(name: str) -> Path:
 
 
 def whole(row: dict[str, Any]) -> str:
-    """The mode that stands for the row: forward and backward, or the step."""
+    """The mode that represents the row: forward and backward, or the step."""
     return BOTH if row["kind"] == "op" else STEP
 
 

@@ -1,4 +1,4 @@
-"""The roof: what this machine can do at best, measured in the run itself; a kernel's time is read against it."""
+"""The roof: this machine's limits, measured in the run itself; a kernel's time is compared with them."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class Roof:
     gemm: dict[str, float]
 
     def bandwidth(self, size: float) -> float:
-        """Of a copy moving as many bytes: between measured sizes by the logarithm, beyond them the outermost."""
+        """Bandwidth of a copy of that size: interpolated in the logarithm, constant beyond the measured sizes."""
         for (a, low), (b, high) in zip(self.copy, self.copy[1:]):
             if a <= size <= b:
                 return low + (high - low) * math.log(size / a) / math.log(b / a)
         return self.copy[0 if size < self.copy[0][0] else -1][1]
 
     def seconds(self, work: Work, dtype: str) -> float:
-        """The time below which nothing can go: the slower of moving the bytes and doing the arithmetic."""
+        """The lower bound of the time: the slower of moving the bytes and doing the arithmetic."""
         return max(work.bytes / self.bandwidth(work.bytes), work.flops / self.gemm[dtype])
 
 
 def fastest(run: Callable[[], object], clock: Clock, seconds: float) -> float:
-    """Seconds of one run: the best of a few rounds, as a roof is what can be reached; of three if slow."""
+    """Seconds of one run: the best of a few rounds, as a roof is what can be reached; of three runs if slow."""
     contender = Contender({"run": lambda _: run()})
     sample(clock, contender, 1)
     once = min(sample(clock, contender, 1)["run"] for _ in range(3))
@@ -55,7 +55,7 @@ def fastest(run: Callable[[], object], clock: Clock, seconds: float) -> float:
 
 
 def products(a: torch.Tensor) -> list[Callable[[], object]]:
-    """The matrix products on offer: torch's own, and oneDNN's, the faster one on some processors, where it has one."""
+    """The available matrix products: torch's own and, in builds that have it, oneDNN's, faster on some processors."""
     fused = lambda: torch.ops.mkldnn._linear_pointwise(a, a, None, "none", [], "")
     try:
         fused()

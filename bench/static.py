@@ -1,7 +1,7 @@
-"""What nvcc makes of csrc/cuda, on a machine without a GPU: `python bench/static.py` writes bench/results/static/.
+"""Compiles csrc/cuda with nvcc, which needs no GPU: `python bench/static.py` writes bench/results/static/sm_*.md.
 
-Per target and kernel: registers, stack, spills and shared memory as ptxas reports them, and how many of the
-instructions that matter the PTX holds. Warnings are errors. tests/test_static.py compares the table with the sources.
+Per target and kernel: registers, stack, spills and shared memory as ptxas reports them, and counts of the
+instructions that matter in the PTX. Warnings are errors. tests/test_static.py compares the tables with the sources.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "bench/results/static"
+sys.path[:0] = [str(ROOT)]
+from bench import static_table  # noqa: E402
+
 TARGETS = {"sm_80": "80", "sm_90": "90a", "sm_100": "100"}
 FLAGS = ["-std=c++20", "-O3", "-Werror", "all-warnings", "-Xptxas", "-v"]
 INSTRUCTIONS = {
@@ -27,6 +29,8 @@ INSTRUCTIONS = {
     "ldmatrix": r"ldmatrix\.",
     "mma": r"mma\.sync",
 }
+COLUMNS = ["kernel", "registers", "stack", "spills", "shared", *INSTRUCTIONS]
+ABOUT = "Written by `python bench/static.py`. Bytes of static shared memory; instructions as counted in the PTX."
 
 
 def kernels() -> list[Path]:
@@ -63,9 +67,8 @@ def short(name: str) -> str:
 
 
 def demangle(names: list[str]) -> list[str]:
-    return subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
+    run = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
+    return run.stdout.splitlines()
 
 
 def compile_for(path: Path, target: str) -> list[dict]:
@@ -112,18 +115,8 @@ def compile_for(path: Path, target: str) -> list[dict]:
     return sorted(rows, key=lambda row: row["kernel"])
 
 
-def table(target: str, entries: dict) -> str:
-    columns = ["kernel", "registers", "stack", "spills", "shared", *INSTRUCTIONS]
-    about = "Written by `python bench/static.py`. Bytes of static shared memory; instructions as counted in the PTX."
-    lines = [f"# nvcc for {target}: what each kernel uses", "", about, ""]
-    for op, entry in sorted(entries.items()):
-        lines += [f"## {op}", "", "| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
-        lines += [
-            "| " + " | ".join(f"`{row[c]}`" if c == "kernel" else str(row[c]) for c in columns) + " |"
-            for row in entry["kernels"]
-        ]
-        lines.append("")
-    return "\n".join(lines)
+def place(target: str) -> Path:
+    return static_table.RESULTS / f"{target}.md"
 
 
 def main() -> int:
@@ -131,9 +124,8 @@ def main() -> int:
     parser.add_argument("op", nargs="*", help="only these (the default: all whose sources have changed)")
     parser.add_argument("--jobs", type=int, default=2)
     chosen = parser.parse_args()
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    old = {t: json.loads(p.read_text()) if (p := RESULTS / f"{t}.json").exists() else {} for t in TARGETS}
-    fresh = lambda path, target: old[target].get(path.stem, {}).get("sources") == digest(path)
+    tables = {target: static_table.read(place(target)) for target in TARGETS}
+    fresh = lambda path, target: tables[target].get(path.stem, {}).get("sources") == digest(path)
     wanted = [
         (path, target)
         for path in kernels()
@@ -142,17 +134,16 @@ def main() -> int:
     ]
     with ThreadPoolExecutor(chosen.jobs) as pool:
         for (path, target), rows in zip(wanted, pool.map(lambda pair: compile_for(*pair), wanted)):
-            old[target][path.stem] = {"sources": digest(path), "kernels": rows}
+            tables[target][path.stem] = {"sources": digest(path), "kernels": rows}
             spilled = [row["kernel"] for row in rows if row["spills"] or row["stack"]]
             print(
                 f"{target} {path.stem}: {len(rows)} kernels, at most {max(r['registers'] for r in rows)} registers, "
                 f"{'SPILLS: ' + ', '.join(spilled) if spilled else 'no spills'}"
             )
     stems = {path.stem for path in kernels()}
-    for target, entries in old.items():
-        entries = {op: entry for op, entry in sorted(entries.items()) if op in stems}
-        (RESULTS / f"{target}.json").write_text(json.dumps(entries, indent=1) + "\n")
-        (RESULTS / f"{target}.md").write_text(table(target, entries))
+    for target, entries in tables.items():
+        entries = {op: entry for op, entry in entries.items() if op in stems}
+        static_table.write(place(target), f"nvcc for {target}", ABOUT, COLUMNS, entries)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What Triton makes of kernels/ on a machine without a GPU; `python bench/static_triton.py` tables it.
+"""Compiles kernels/ with Triton, which needs no GPU: `python bench/static_triton.py` writes bench/results/static/.
 
 The launchers run on meta tensors; each launch they make is compiled by the interpreter's own Triton, in every autotune
 configuration, for each target. Registers, stack and shared memory are as cuobjdump reports them, spills and the
@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "bench/results/static"
 sys.path[:0] = [str(ROOT)]
+from bench import static_table  # noqa: E402
 from bench.static_triton_cases import CASES  # noqa: E402
 
-VERSIONS = "3.6", "3.9"  # the oldest Triton that torch brings along a GPU, that of 2.11, and the newest
+VERSIONS = "3.6", "3.9"  # the oldest supported, torch 2.11's, and the newest
 TARGETS = {"sm_80": 80, "sm_90": 90, "sm_100": 100}
 INSTRUCTIONS = {
     "16-byte loads": r"\bLDG\.E\S*\.128",
@@ -35,6 +35,10 @@ INSTRUCTIONS = {
     "wgmma": r"\bHGMMA",
 }
 COLUMNS = ["kernel", "case", "config", "warps", "stages", "registers", "stack", "spills", "shared", *INSTRUCTIONS]
+ABOUT = (
+    "Written by `python bench/static_triton.py`. Each launch in every configuration it may be tuned to (0: the "
+    "default); a spill is a load or store of local memory in the disassembly."
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def described(kernel, args: tuple, meta: dict, config, number: int) -> Launch:
 
 
 def launches(op: str, target: int) -> list[Launch]:
-    """Every launch of the op's cases for one target, in each configuration it may be tuned to; equal ones once."""
+    """Every launch of the op's cases for one target, in each autotune configuration; equal ones once."""
     from torchext.kernels import launch
 
     found: dict[Launch, None] = {}
@@ -148,7 +152,7 @@ def cuobjdump(option: str, path: str) -> str:
 
 
 def digest(op: str) -> str:
-    """Of the op's kernels and what they import from beside them, without comments and spaces; launch.py has none."""
+    """Of the op's kernels and the kernels they import, without comments and spaces; launch.py holds no kernels."""
     seen, todo = {"launch": ""}, [op]
     while todo:
         name = todo.pop()
@@ -160,37 +164,7 @@ def digest(op: str) -> str:
 
 
 def place(version: str, target: str) -> Path:
-    return RESULTS / f"triton_{version}_{target}.md"
-
-
-def table(target: str, entries: dict) -> str:
-    about = (
-        "Written by `python bench/static_triton.py`. Each launch in every configuration it may be tuned to (0: the "
-        "default); a spill is a load or store of local memory in the disassembly."
-    )
-    lines = [f"# Triton for {target}: what each kernel uses", "", about, ""]
-    for op, entry in sorted(entries.items()):
-        lines += [
-            f"## {op}, Triton {entry['triton']}, sources {entry['sources']}",
-            "",
-            "| " + " | ".join(COLUMNS) + " |",
-        ]
-        lines += ["|---|---|" + "---:|" * (len(COLUMNS) - 2)]
-        lines += ["| " + " | ".join(str(row[c]) for c in COLUMNS) + " |" for row in entry["kernels"]]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def read(version: str, target: str) -> dict:
-    """The entries of a table, {} where there is none."""
-    path, entries = place(version, target), {}
-    for section in path.read_text().split("\n## ")[1:] if path.exists() else ():
-        heading, _, _, *rows = filter(None, section.splitlines())
-        op, triton, sources = re.fullmatch(r"(\w+), Triton (\S+), sources (\w+)", heading).groups()
-        cells = [row.removeprefix("| ").removesuffix(" |").split(" | ") for row in rows]
-        kernels = [dict(zip(COLUMNS, [*row[:2], *map(int, row[2:])])) for row in cells]
-        entries[op] = {"sources": sources, "triton": triton, "kernels": kernels}
-    return entries
+    return static_table.RESULTS / f"triton_{version}_{target}.md"
 
 
 def main() -> int:
@@ -203,24 +177,24 @@ def main() -> int:
     version = ".".join(triton.__version__.split(".")[:2])
     if version not in VERSIONS:
         parser.error(f"this is Triton {triton.__version__}; the tables are of {' and '.join(VERSIONS)}")
-    if not (link := ROOT / "torchext/kernels").exists():  # an installation maps it
+    if not (link := ROOT / "torchext/kernels").exists():  # an installation maps the folder itself
         link.symlink_to("../kernels")
     with ProcessPoolExecutor(chosen.jobs) as pool:
         for target, number in TARGETS.items():
-            entries = read(version, target)
+            entries = static_table.read(place(version, target))
             for op in chosen.op or CASES:
                 if not chosen.op and entries.get(op, {}).get("sources") == digest(op):
                     continue
                 found = launches(op, number)
                 rows = list(pool.map(compiled, found, [number] * len(found)))
-                entries[op] = {"sources": digest(op), "triton": triton.__version__, "kernels": rows}
+                entries[op] = {"Triton": triton.__version__, "sources": digest(op), "kernels": rows}
                 spilled = [f"{row['kernel']} ({row['case']})" for row in rows if row["spills"]]
                 print(
                     f"{target} {op}: {len(rows)} kernels, at most {max(r['registers'] for r in rows)} registers, "
                     f"{'SPILLS: ' + ', '.join(spilled) if spilled else 'no spills'}",
                     flush=True,
                 )
-                place(version, target).write_text(table(target, entries))
+                static_table.write(place(version, target), f"Triton for {target}", ABOUT, COLUMNS, entries)
     return 0
 
 

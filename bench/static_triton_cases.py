@@ -1,4 +1,4 @@
-"""The calls whose launches the static gate compiles: each op's launchers on meta tensors, at sizes people train at."""
+"""The calls whose launches are compiled for the static tables: each op's launchers on meta tensors, at real sizes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def conv2d_relu_max_pool2d() -> Iterator[Callable]:
 
 
 def cross_entropy() -> Iterator[Callable]:
-    """Short, ImageNet's, a language model's rows; planes. The hungriest with a target weight for every class."""
+    """Short, ImageNet's and a language model's rows; planes. Of 32000 classes also with probabilities and weights."""
     for dtype in (HALF, SINGLE, DOUBLE):
         for shape in ((1 << 18, 10), (4096, 1000), (4096, 32000), (8, 21, 512, 512), (8, 32000, 1024)):
             x = meta(*shape, dtype=dtype)
@@ -77,7 +77,7 @@ def _cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, smoothing: 
 def linear_relu() -> Iterator[Callable]:
     forward, backward = kernels.linear_relu.linear_relu, kernels.linear_relu.linear_backward
     every = (True, True, True)
-    large, small = (8192, 1024, 4096), (512, 784, 256)  # the small ones' sums fall into pieces
+    large, small = (8192, 1024, 4096), (512, 784, 256)  # the small ones' sums are split into pieces
     for dtype, (m, k, n) in ((HALF, large), (HALF, small), (SINGLE, large), (DOUBLE, large)):
         x, w, y = (meta(*shape, dtype=dtype) for shape in ((m, k), (n, k), (m, n)))
         yield partial(forward, x, w, meta(n, dtype=dtype), NATIVE)
@@ -117,7 +117,7 @@ def _with_precision(op: str, precision: str, launcher: Callable, *args) -> None:
 
 
 def linear_cross_entropy() -> Iterator[Callable]:
-    """A language model's last layer, in chunks; but for one kernel all are tabled with linear_relu or cross_entropy."""
+    """A language model's last layer, in chunks; all kernels but one are in linear_relu's or cross_entropy's tables."""
     x, w, index = meta(1000, 1024, dtype=HALF), meta(32000, 1024, dtype=HALF), meta(1000, dtype=torch.int64)
     options = None, -100, 0.0, 1, 256, True, True, False
     yield partial(kernels.linear_cross_entropy.linear_cross_entropy, x, w, None, index, *options)

@@ -1,4 +1,4 @@
-"""Statistics of interleaved rounds: whose turn it is, the median ratio and its bootstrap interval."""
+"""Statistics of interleaved rounds: the order of turns, the median ratio and its bootstrap interval."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Ratio:
 
 
 def order(names: Sequence[str], turn: int) -> list[str]:
-    """Who runs when in round `turn`: rotated so that each has every place equally often, reversed every other cycle."""
+    """The order in round `turn`: rotated so that each has every position equally often, reversed every other cycle."""
     names = list(names)
     cycle, shift = divmod(turn, len(names))
     turned = names[shift:] + names[:shift]

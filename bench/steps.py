@@ -1,4 +1,4 @@
-"""One row of a network: whole training steps by stock, by ours (imports changed; fused by our backend), compiled."""
+"""One row of a network: whole training steps by stock, by ours (imports changed, or our compile backend), compiled."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Training:
             self.model = torch.compile(self.model, backend="torchext")
         self.batch = [t.to(settings.device) for t in batch]
         for group in self.optimizer.param_groups:
-            group["lr"] = 0.0  # every step meets the same weights, none drifts into denormals; all work is still done
+            group["lr"] = 0.0  # every step has the same weights, none drifts into denormals; the work is the same
             if "capturable" in group:
                 group["capturable"] = settings.device == "cuda"
 
@@ -41,7 +41,7 @@ class Training:
         self.optimizer.step()
 
     def gradients(self) -> list[Tensor]:
-        """The loss and its gradients, nothing dropped out."""
+        """The loss and its gradients, without dropout."""
         for module in self.model.modules():
             if isinstance(module, torch.nn.modules.dropout._DropoutNd):
                 module.eval()
@@ -77,7 +77,7 @@ def distances(network: Network, settings: Settings) -> dict[str, dict[str, float
 
 
 def entrants(network: Network, settings: Settings) -> dict[str, Training]:
-    """Stock, ours both ways and, in typical rows, stock compiled by others; nothing compiled if so chosen."""
+    """Stock, ours both ways and, in typical rows, stock compiled by Inductor; nothing compiled with --compile none."""
     names = (STOCK, OURS) if settings.compile == "none" else (STOCK, OURS, FUSED)
     found = {name: Training(network, name, settings) for name in names}
     for name, loss in settings.compiled(found[STOCK].loss, network.typical).items():
@@ -87,8 +87,8 @@ def entrants(network: Network, settings: Settings) -> dict[str, Training]:
 
 
 def row(network: Network, settings: Settings, run: Callable[[Race], None]) -> dict[str, Any]:
-    """The row, as the JSON keeps it."""
-    torch._dynamo.reset()  # what the rows before compiled counts against this one's limit
+    """The row as the JSON holds it."""
+    torch._dynamo.reset()  # earlier rows' compilations count against this one's limit
     trainings = entrants(network, settings)
     contenders = {name: Contender({STEP: training.step}) for name, training in trainings.items()}
     found = distances(network, settings)

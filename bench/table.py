@@ -15,12 +15,12 @@ REFERENCES = ("cpu-1-thread", "cpu-2-threads")
 
 
 def microseconds(value: float) -> str:
-    """A time in the unit that suits: 0.042 ms would hide what 42 us shows."""
+    """A time in a readable unit: 42 us, not 0.042 ms."""
     return scaled(value, (("s", 1e6), ("ms", 1e3), ("us", 1)))
 
 
 def scaled(value: float, units: Sequence[tuple[str, float]]) -> str:
-    """Three digits and the largest unit that leaves a 1 before the point."""
+    """Three digits in the largest unit that leaves a value of at least 1."""
     unit, size = next(((name, one) for name, one in units if value >= one), units[-1])
     return f"{value / size:.3g} {unit}" if value < 100 * size else f"{value / size:.0f} {unit}"
 
@@ -32,7 +32,7 @@ def times(entry: dict[str, float]) -> str:
 
 
 def progress(row: dict[str, Any]) -> str:
-    """What is known of a row the moment it is measured."""
+    """A row's line of progress, printed when it is measured."""
     stock, ours = figures(row, STOCK), figures(row, OURS)
     others = "".join(
         f", {name} {entry['ratio']:.2f}x"
@@ -75,7 +75,7 @@ ABOUT = (
 
 
 def modes(rows: list[dict[str, Any]]) -> list[str]:
-    """In the order in which they are measured."""
+    """Modes in the order in which they are measured."""
     return list(dict.fromkeys(mode for row in rows for mode in row["providers"][STOCK]["modes"]))
 
 
@@ -104,12 +104,12 @@ def weighed(row: dict[str, Any], provider: dict[str, Any]) -> list[str]:
 
 
 def amount(size: float | None) -> str:
-    """Bytes in the unit that suits; nothing where they were not counted."""
+    """Bytes in a readable unit; empty if they were not counted."""
     return "" if size is None else scaled(size, (("GB", 1e9), ("MB", 1e6), ("KB", 1e3), ("B", 1)))
 
 
 def short(runs: list[Run]) -> str:
-    """One row per op and network at its typical size; beside it the worst ratio of any size, so that none is hidden."""
+    """One row per op and network at its typical size, with the worst ratio of all sizes, so that none is hidden."""
     first = runs[0]
     counts = [threads(run) for run in runs]
     header = ["op", "size", "stock", "torchext", *(f"faster by, {n}" for n in counts), "worst row", FUSED, COMPILED]
@@ -126,17 +126,17 @@ def short(runs: list[Run]) -> str:
 
 
 def same(run: Run, wanted: dict[str, Any]) -> dict[str, Any] | None:
-    """The row of that name in another run."""
+    """The same row in another run."""
     return next((row for row in run.rows if label(row) == label(wanted)), None)
 
 
 def worst(runs: list[Run], op: str) -> float:
-    """Over all sizes, dtypes, memory formats and runs."""
+    """The lowest ratio over all sizes, dtypes, memory formats and runs."""
     return min(figures(row, OURS)["ratio"] for run in runs for row in run.rows if row["op"] == op)
 
 
 def means(run: Run) -> str:
-    """Of ops and networks, and how many rows are lost."""
+    """Geometric means of ops and networks, and how many rows are slower."""
     parts = []
     for kind, title in (("op", "ops"), ("network", "networks")):
         entries = [figures(row, OURS) for row in run.of_kind(kind)]
@@ -152,7 +152,7 @@ def threads(run: Run) -> str:
 
 
 def readme_table() -> str:
-    """What stands between the README's two markers."""
+    """The text between the README's two markers."""
     return short([results.load(results.RESULTS / f"{name}.json") for name in REFERENCES])
 
 
@@ -164,6 +164,6 @@ def write() -> None:
 
 
 def put(begin: str, text: str, end: str) -> None:
-    """Replaces what stands between two markers of the README."""
+    """Replaces the text between two markers of the README."""
     before, rest = README.read_text().split(begin)
     README.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")

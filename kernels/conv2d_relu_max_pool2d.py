@@ -28,7 +28,7 @@ from .conv2d_relu_max_pool2d_gradients import (
     sum_parts_kernel,
 )
 from .launch import accumulator, autotune, implements, launch
-from .max_pool2d import DEAD, better
+from .max_pool2d_tile import DEAD, better
 from .product import precision
 from .tile import again, dot, rounded
 

@@ -5,7 +5,7 @@ import triton.language as tl
 
 from .conv2d_patches import CONFIGS, patches, place
 from .launch import autotune
-from .max_pool2d import DEAD
+from .max_pool2d_tile import DEAD
 from .tile import OUTSIDE, again, dot, rounded
 
 

@@ -1,14 +1,6 @@
 """max_pool2d: y[i, j] = max of x[i sh - ph + r dh, j sw - pw + t dw] over the taps (r, t) inside; offset = r kw + t.
 
-Ties, NaN and dead outputs as csrc/max_pool2d.h says. Both memory formats are rows of contiguous elements, of which a
-program has a tile, so that all divisions are of its ROWS + COLUMNS edges, not of the elements between them:
-
-                     columns [w, inner]          contiguous      channels_last
-                    +--------------------+
-    rows            |   |  COLUMNS  |    |       outer = c       outer = 1
-    [n, outer, h]   |   +-----------+ROWS|       inner = 1       inner = c
-                    |   +-----------+    |
-                    +--------------------+
+Ties, NaN and dead outputs as csrc/max_pool2d.h says; a program has one tile of max_pool2d_tile.py.
 
 Forward reads x once (overlapping windows again, from cache) and writes s + 1 bytes an output. Backward reads those and
 writes dx once, zeros included: where windows lie apart a tile of outputs writes the patches under them, where they
@@ -21,33 +13,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import _shapes
 from .._shapes import empty_maps, format_of
-from .launch import INTERPRETED, accumulator, implements, launch
+from .launch import accumulator, implements, launch
+from .max_pool2d_tile import DEAD, better, split, strides, tile_at, tiles
 from .tile import rounded
 
-DEAD = tl.constexpr(_shapes.DEAD)
 NONE = tl.constexpr(256)  # the number of a tap that no offset names
-# 8 a thread: with 2 x 2 windows 128 bytes of float32 under way in each. The interpreter's time goes by the program.
-ELEMENTS, WARPS = 1 << 14 if INTERPRETED else 1024, 4
-WIDEST = 256
 UNROLLED = 25  # taps; more stay a loop
-
-
-@triton.jit
-def tile_at(columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """This program's rows, and its first column."""
-    across = tl.cdiv(columns, COLUMNS)
-    program = tl.program_id(0)
-    first_row, first_column = (program // across).to(tl.int64) * ROWS, (program % across).to(tl.int64) * COLUMNS
-    return first_row + tl.arange(0, ROWS), first_column
-
-
-@triton.jit
-def better(best, tap, value, at, inside):
-    """The first tap inside, then whatever is larger, or NaN."""
-    wins = inside & ((value > best) | (value != value) | (tap == DEAD))
-    return tl.where(wins, value, best), tl.where(wins, at, tap)
 
 
 @triton.jit
@@ -168,23 +140,6 @@ def max_pool2d_indices_kernel(
     tl.store(indices + to, (p[:, None] + r * DH) * w + q[None, :] + t * DW, inside)
 
 
-def split(x: Tensor, channels_last: bool) -> tuple[int, int, int]:
-    """The sizes n, outer and inner of x."""
-    n, c = (1, *x.shape)[-4:-2]
-    return (n, 1, c) if channels_last else (n, c, 1)
-
-
-def strides(x: Tensor) -> tuple[int, ...]:
-    """Of n, c, h and w."""
-    return x.stride() if x.dim() == 4 else (0, *x.stride())
-
-
-def tiles(rows: int, columns: int) -> tuple[tuple[int], dict]:
-    """The grid over rows x columns, and the tile's shape."""
-    wide = min(triton.next_power_of_2(int(columns)), WIDEST)
-    high = min(triton.next_power_of_2(int(rows)), ELEMENTS // wide)
-    grid = (triton.cdiv(rows, high) * triton.cdiv(columns, wide),)
-    return grid, {"ROWS": high, "COLUMNS": wide, "num_warps": WARPS}
 
 
 def named(kh, kw, sh, sw, ph, pw, dh, dw) -> dict:

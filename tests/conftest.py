@@ -1,62 +1,41 @@
-"""The one matrix all ops are tested on: instruction set or GPU kernel x dtype; and what a case can make and judge."""
+"""How the matrix of matrix.py is run: which tests are run on which cells, and the fixtures that all tests share."""
 
-import contextlib
 import copy
 import os
 import pickle
-from dataclasses import dataclass
-from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
 
-GPU = torch.cuda.is_available()
-if not GPU:
+if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before our Triton kernels are imported: they run on CPU tensors
 
-from gpu_cases import cudnn, gpu  # noqa: E402, F401
-from what_ran import saved_bytes, trace  # noqa: E402, F401
+from conv2d_cases import conv2d_kernel  # noqa: F401
+from gpu_cases import cudnn, gpu  # noqa: F401
+from matrix import DTYPES, GPU, GPU_KERNELS, ISAS, OVERLOADS, Case, on_device_of, on_isa
+from what_ran import saved_bytes, trace  # noqa: F401
 
-import torchext  # noqa: E402
-from torchext import _op, _backend  # noqa: E402
+import torchext
+from torchext import _op, _backend
 
 hypothesis.settings.register_profile(
     "torchext", derandomize=True, deadline=None, max_examples=40, suppress_health_check=list(hypothesis.HealthCheck)
 )
 hypothesis.settings.load_profile("torchext")
 
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-ISAS = torchext._C.cpu_isas() if torchext._C else []
-ROOT = Path(__file__).parent.parent
-TRITON = bool(_backend.triton()) and (GPU or _backend.triton().INTERPRETED)  # whether its kernels run here
-CUDA = {path.stem for path in (ROOT / "csrc/cuda").glob("*.cu")}
-GPU_KERNELS = {  # where GPU kernels run here: the ops that have one
-    "cuda": {stem for stem, serving in _op.GPU.items() if GPU and serving == "native"},
-    "simt": CUDA if _backend.simt() else set(),  # the same on the CPU
-    "triton": {path.stem for path in (ROOT / "kernels").glob("*.py")} if TRITON else set(),
-}
-OVERLOADS = {"simt": "simt", "triton": "triton"}
-needs_triton = pytest.mark.skipif(not TRITON, reason="needs Triton, and a GPU or its interpreter")
-
-
-def on_device_of(isa):
-    """Makes tensors where `isa` runs: on the GPU, where one is at hand and Triton is not interpreted."""
-    on_gpu = isa == "cuda" or (isa == "triton" and GPU and not _backend.triton().INTERPRETED)
-    return torch.device("cuda") if on_gpu else contextlib.nullcontext()
-
 
 def pytest_configure():
     assert torchext._C is not None, "torchext._C is not built: run `make build`"
     torch.backends.cudnn.allow_tf32 = False  # results are held to float32's own precision
-    torch.backends.cudnn.deterministic = True  # second derivatives are stock's, and gradcheck wants one answer
+    torch.backends.cudnn.deterministic = True  # second derivatives are stock's, and gradcheck needs repeatable ones
     torch.set_num_threads(1)  # tests run side by side; those about threads ask for more
     if _backend.triton() and _backend.triton().INTERPRETED:
         _patch_each_module_once()
 
 
 def _patch_each_module_once():
-    """Triton's interpreter patches its language for each launch, and, 1 ms, for each call of a helper, lastingly."""
+    """Triton's interpreter patches its language at each launch and, in 1 ms, at each helper's call; once is enough."""
     from triton.runtime.interpreter import InterpretedFunction
 
     original, patched = InterpretedFunction.__call__, set()
@@ -71,67 +50,13 @@ def _patch_each_module_once():
     InterpretedFunction.__call__ = call
 
 
-@dataclass
-class Case:
-    """One cell of the matrix: makes tensors of its dtype and judges results against float64."""
-
-    isa: str
-    dtype: torch.dtype
-
-    @property
-    def overload(self):
-        """Of our ops: what must have run."""
-        return OVERLOADS.get(self.isa, "default")
-
-    def tensor(self, *shape, scale=1.0):
-        return (torch.randn(*shape, dtype=torch.float64) * scale).to(self.dtype)
-
-    def leaf(self, *shape, scale=1.0):
-        return self.tensor(*shape, scale=scale).requires_grad_()
-
-    def assert_close(self, actual, stock, exact, factor=2.0):
-        """Our distance from the float64 result: at most `factor` times stock's own in this dtype, plus two roundings.
-
-        In float64 the reference is no more exact than we are: 64 roundings.
-        """
-        assert actual.dtype == stock.dtype and actual.shape == stock.shape
-        finite = exact.isfinite()
-        torch.testing.assert_close(actual.double()[~finite], exact.double()[~finite], equal_nan=True)
-        actual, stock, exact = (t.detach().double()[finite] for t in (actual, stock, exact))
-        if exact.numel() == 0:
-            return
-        ours, theirs = (actual - exact).abs().max(), (stock - exact).abs().max()
-        roundings = 64 if self.dtype == torch.float64 else 2
-        allowed = factor * theirs + roundings * torch.finfo(self.dtype).eps * exact.abs().max()
-        assert ours <= allowed, f"{self}: error {ours:.3e}, stock's {theirs:.3e}, allowed {allowed:.3e}"
-
-    def assert_same_as_stock(self, ours, stock, inputs, kink=None):
-        """Values and all gradients of `ours` against `stock`'s, both judged by stock's in float64.
-
-        Where `kink(*inputs)` is near 0 a rounding decides whether the gradient passes (ReLU): none is sent there.
-        """
-        exact_inputs = [t.detach().double().requires_grad_(t.requires_grad) for t in inputs]
-        dy = None
-        results = []
-        for function, tensors in ((stock, exact_inputs), (stock, inputs), (ours, inputs)):
-            y = function(*tensors)
-            if dy is None:
-                dy = torch.randn(y.shape, dtype=torch.float64).to(self.dtype)
-                if kink is not None:
-                    dy = dy * (kink(*tensors).abs() > 0.1)
-            wanted = [t for t in tensors if t.requires_grad]
-            results.append((y, *torch.autograd.grad(y, wanted, dy.to(y.dtype))))
-        for exact, theirs, actual in zip(*results):
-            self.assert_close(actual, theirs, exact)
-
-
 def pytest_addoption(parser):
     parser.addoption("--backend", default="native", help="what serves our ops in the tests: native, or auto as users")
 
 
 @pytest.fixture(autouse=True)
 def seeded_and_served(request):
-    """Every test is about our kernels, whether or not stock measured faster at its sizes; and starts from one seed."""
+    """Every test runs our kernels, whether or not stock measured faster at its sizes, and starts from the same seed."""
     torch.manual_seed(0)
     if _backend.simt() is not None:
         _backend.simt().seed(int(os.getenv("SIMT_SEED", "0")))
@@ -150,7 +75,7 @@ def pytest_generate_tests(metafunc):
 
 
 def _is_of_auto(item):
-    """Whether it says something about the ops that "auto" serves on the CPU."""
+    """Whether the test covers ops that "auto" serves on the CPU."""
     stem = item.module.__name__.removeprefix("test_")
     params = getattr(getattr(item, "callspec", None), "params", {})
     of_gpu = any(params.get(name) in GPU_KERNELS for name in ("isa", "overload"))
@@ -161,7 +86,7 @@ def _is_of_auto(item):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Interpreted, a launch takes 10 ms: of Triton's cases the slow tools and two dtypes of four are long runs."""
+    """Interpreted, a launch takes 10 ms: Triton's slow cases, and two dtypes of four, are marked long."""
     if config.getoption("--backend") == "auto":
         items[:] = [item for item in items if _is_of_auto(item)]
     for item in items:
@@ -169,16 +94,6 @@ def pytest_collection_modifyitems(config, items):
         slow = "gradcheck" in item.name or "opcheck" in item.name or params.get("case") in DTYPES[::3]
         if not GPU and slow and "triton" in (params.get("isa"), params.get("overload")):
             item.add_marker(pytest.mark.long)
-
-
-@contextlib.contextmanager
-def on_isa(name):
-    before = torchext._C.cpu_isa()
-    torchext._C.use_cpu_isa(name)
-    try:
-        yield name
-    finally:
-        torchext._C.use_cpu_isa(before)
 
 
 @pytest.fixture(params=ISAS)
@@ -190,7 +105,7 @@ def cpu_isa(request):
 
 @pytest.fixture
 def isa(request):
-    """The same, and on the GPU kernels."""
+    """Runs the test on each CPU instruction set, then on the GPU kernels."""
     if request.param in GPU_KERNELS:
         with on_device_of(request.param), torchext.backend(OVERLOADS.get(request.param, "native")):
             yield request.param
@@ -201,14 +116,14 @@ def isa(request):
 
 @pytest.fixture
 def on_triton():
-    """Makes tensors where Triton's kernels run, and has them run."""
+    """Makes tensors where Triton's kernels run, and chooses those kernels."""
     with on_device_of("triton"), torchext.backend("triton"):
         yield
 
 
 @pytest.fixture
 def overload(request):
-    """Of an op: each that has a kernel, its tensors made where it runs."""
+    """Each overload of the op that has a kernel; tensors are made where it runs."""
     with on_device_of(request.param):
         yield OVERLOADS.get(request.param, "default")
 
@@ -220,7 +135,7 @@ def case(request, isa):
 
 @pytest.fixture
 def threads():
-    """Sets the number of threads within a test, and sets it back."""
+    """Sets the number of threads within a test, and restores it."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -228,7 +143,7 @@ def threads():
 
 @pytest.fixture
 def assert_drop_in(tmp_path):
-    """A module of ours is its stock base class to everything that handles modules."""
+    """Checks that a module of ours behaves as its stock base class: state, copies, pickles, files."""
 
     def check(ours, stock, x, exact=False):
         assert isinstance(ours, type(stock))
@@ -253,6 +168,6 @@ def kernels(tmp_path_factory):
 
 @pytest.fixture(params=range(5))
 def scheduled(kernels, request):
-    """The same, their threads in several random orders."""
+    """The same kernels, their threads in several random orders."""
     kernels.seed(request.param)
     return kernels

@@ -1,4 +1,4 @@
-"""An H200 that is not there: Triton binds, specialises, tunes, compiles and launches as on it, and nothing runs.
+"""A simulated H200: Triton binds, specialises, tunes, compiles and launches as on a real one, and nothing runs.
 
 `install()` comes before the first import of torchext.kernels and serves the whole process: it takes every tensor for
 one on the device, and puts tests/fake_cuda.c in the place of libcuda.so.1, so that Triton's own driver, its autotuner
@@ -30,7 +30,7 @@ SOURCE = Path(__file__).with_name("fake_cuda.c")
 
 
 def usage(cubin: bytes) -> tuple[int, int]:
-    """Registers and bytes of local memory of the one kernel in it; its shared memory is all dynamic."""
+    """Registers and bytes of local memory of the cubin's only kernel; its shared memory is all dynamic."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -41,7 +41,7 @@ def usage(cubin: bytes) -> tuple[int, int]:
 
 
 def _library(folder: Path) -> ctypes.CDLL:
-    """libcuda.so.1, built in `folder`; later loads by that name find this one, as it is there already."""
+    """libcuda.so.1, built in `folder`; once it is loaded, later loads by that name find it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "libcuda.so.1"
     command = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O1", f"-I{NVIDIA / 'include'}"]
@@ -66,7 +66,7 @@ def _every_tensor_is_on_the_device() -> None:
 
 
 def install(folder: Path) -> ctypes.CDLL:
-    """Keeps what is built and compiled in `folder`, not in the user's cache, where the times below would be trusted."""
+    """Keeps builds and cubins in `folder`, not in the user's cache, which would keep the made-up times as well."""
     os.environ["TRITON_CACHE_DIR"] = str(folder / "cache")
     os.environ["TRITON_LIBCUDA_PATH"] = str(folder)
     cuda = _library(folder)
@@ -104,7 +104,7 @@ def install(folder: Path) -> ctypes.CDLL:
 
 @dataclass
 class Launch:
-    """One that was tried. `config` is "" of a kernel that is not tuned, "chosen" where the autotuner chose."""
+    """An attempted launch. `config` is "" for a kernel that is not tuned, "chosen" where the autotuner chose."""
 
     kernel: str
     config: str

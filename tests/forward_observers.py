@@ -1,4 +1,4 @@
-"""What a forward hook on a layer can keep of its result, or put in its place; see observers.py."""
+"""What a forward hook on a layer can keep of its result, or return instead; see observers.py."""
 
 import contextlib
 
@@ -26,7 +26,7 @@ def trained(layers, run):
 
 
 def on_forward(see):
-    """Observes by a forward hook on every layer: `see(output)` may keep something, or return another output."""
+    """Registers a forward hook on every layer: `see(output)` may keep something, or return another output."""
 
     def observe(layers, run):
         seen = []
@@ -44,7 +44,7 @@ def on_forward(see):
 
 
 def keeping_hook(output):
-    """A hook on the tensor, which keeps the gradient."""
+    """A hook on the tensor that records its gradient."""
     seen = []
     output.register_hook(lambda g: seen.append(g.clone()))
     return (lambda: seen,)

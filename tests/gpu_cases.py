@@ -1,4 +1,4 @@
-"""Fixtures of tests about GPUs: cuDNN's flags, and tensors that say they are a GPU's."""
+"""Fixtures of tests about GPUs: cuDNN's flags, and CPU tensors that claim to be on a GPU."""
 
 import contextlib
 
@@ -19,7 +19,7 @@ def cudnn():
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Every tensor says that it is on a GPU, for whose kernels the CPU's stand; "auto" decides; nothing is captured."""
+    """Every tensor claims to be on a GPU, and the CPU's kernels stand in for the GPU's; "auto" decides, no capture."""
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda t: True), raising=False)
     monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda t: False), raising=False)
     for stem in _op.OPS:

@@ -17,7 +17,7 @@ class Driver:
 
     op: str
     element: str
-    files: str  # a pattern of those whose sites it is to miss
+    files: str  # a pattern of sites left out
 
     def __str__(self):
         return f"{self.op}-{self.element}"
@@ -63,7 +63,7 @@ def text_of(file):
 
 
 def sites_of(file):
-    """Calls alone: a definition is followed by no semicolon."""
+    """Calls only: a definition is not followed by a semicolon."""
     return NEEDED.finditer(text_of(file))
 
 
@@ -73,6 +73,6 @@ def all_sites():
 
 
 def ran(program, seeds=8):
-    """What the driver prints, a line a seed, and how it ended: a mutant may crash."""
+    """The driver's output, one line per seed, and its exit status: a mutant may crash."""
     done = subprocess.run([str(program), str(seeds)], capture_output=True, text=True, timeout=120)
     return done.stdout.splitlines(), done.returncode

@@ -1,4 +1,4 @@
-"""Ways to look at a model's layers while it trains: what each sees is compared with stock's.
+"""Ways to observe a model's layers while it trains; what each sees is compared with stock's.
 
 An observer is called with the layers by name and with `run`, which runs forward and returns the loss.
 """
@@ -179,7 +179,7 @@ def in_inference(layers, run):
 
 
 def patched_forward(layers, run):
-    """A forward replaced on each layer's class, as tools that wrap layers do it."""
+    """Replaces `forward` on each layer's class, as tools that wrap layers do."""
     seen, replaced = [], []
     for cls in {type(layer) for layer in layers.values()}:
         original = cls.forward

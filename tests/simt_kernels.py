@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from torchext import _backend
-
 ROOT = Path(__file__).parent.parent
 CXX = os.getenv("CXX", "g++")
 INCLUDES = [f"-I{ROOT / 'csrc/simt'}", f"-I{Path(torch.__file__).parent / 'include'}"]
@@ -19,7 +17,6 @@ COMPILE = [CXX, "-std=c++20", "-DTORCHEXT_SIMT", *INCLUDES, "-Wall", "-Wno-unkno
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if os.getenv("SANITIZE") == "1" else []
 
 needs_compiler = pytest.mark.skipif(shutil.which(CXX) is None, reason=f"needs a C++ compiler: {CXX} is not here")
-needs_simt = pytest.mark.skipif(_backend.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
 
 
 class Kernels:

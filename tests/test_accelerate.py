@@ -1,4 +1,4 @@
-"""accelerate(): an existing model on our kernels, with nothing about it changed but the time."""
+"""accelerate(): an existing model runs on our kernels, and nothing else about it changes."""
 
 import copy
 
@@ -45,7 +45,7 @@ def test_same_numbers_same_state_dict_same_parameters():
     twin.load_state_dict(model.state_dict(), strict=True)
 
 
-def test_an_optimizer_made_before_goes_on():
+def test_an_optimizer_made_before_still_works():
     model = cnn()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     torchext.accelerate(model)
@@ -55,7 +55,7 @@ def test_an_optimizer_made_before_goes_on():
     assert not torch.equal(model[0].weight, before)
 
 
-def test_what_may_compute_something_else_is_left_alone():
+def test_layers_with_a_forward_of_their_own_are_left_alone():
     class Mine(stock.Linear):
         def forward(self, input):
             return super().forward(input) + 1

@@ -2,13 +2,11 @@
 
 import pytest
 import torch
+from batch_norm_relu_max_pool2d_cases import LAST, ours, stock, window
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from torch.nn import functional as stock_F
+from max_pool2d_cases import LAYOUTS
 
-from torchext.nn import functional as F
-
-LAST = torch.channels_last
 NAN, INF = float("nan"), float("inf")
 
 
@@ -17,29 +15,8 @@ def one_thread(threads):
     threads(1)
 
 
-def split(options):
-    """Options of the pooling without their prefix, and the rest."""
-    pool = {k.removeprefix("pool_"): v for k, v in options.items() if k.startswith("pool_")}
-    return pool, {k: v for k, v in options.items() if not k.startswith("pool_")}
-
-
-def ours(x, w=None, b=None, mean=None, var=None, **options):
-    return F.batch_norm_relu_max_pool2d(x, mean, var, w, b, **{"training": True, "pool_kernel_size": 2} | options)
-
-
-def stock(x, w=None, b=None, mean=None, var=None, **options):
-    pool, norm = split({"training": True, "pool_kernel_size": 2} | options)
-    return stock_F.max_pool2d(stock_F.relu(stock_F.batch_norm(x, mean, var, w, b, **norm)), **pool)
-
-
 def bound(function, options):
     return lambda *tensors: function(*tensors, **options)
-
-
-def window(kernel, stride, padding=0, ceil=False):
-    return dict(
-        zip(("pool_kernel_size", "pool_stride", "pool_padding", "pool_ceil_mode"), (kernel, stride, padding, ceil))
-    )
 
 
 SHAPES = {
@@ -78,7 +55,7 @@ def test_values_and_gradients_match_stock_judged_by_float64(case, shape, last):
 
 @pytest.mark.parametrize("last", [False, True])
 def test_gradients_in_sixteen_bits_go_to_the_maximum(case, last):
-    """Values far apart, so that no rounding moves a maximum or changes a sign."""
+    """Values are far apart, so no rounding moves a maximum or changes a sign."""
     x = (torch.randperm(4 * 3 * 6 * 8).view(4, 3, 6, 8) % 256 - 128).to(case.dtype)
     x = x.contiguous(memory_format=LAST) if last else x
     w, b = torch.tensor([1.0, -2.0, 0.5], dtype=case.dtype), torch.tensor([0.25, -0.5, 1.0], dtype=case.dtype)
@@ -105,7 +82,7 @@ def test_any_window_on_any_map(isa, n, c, size, kernel, stride, padding, ceil, l
 
 @pytest.mark.parametrize("momentum", [0.1, 1.0, 0])
 @pytest.mark.parametrize("last", [False, True])
-def test_running_statistics_are_stocks(case, momentum, last):
+def test_running_statistics_match_stock(case, momentum, last):
     x = case.tensor(6, 5, 8, 7) * 3 + 2
     x = x.contiguous(memory_format=LAST) if last else x
     results = []
@@ -120,9 +97,9 @@ def test_running_statistics_are_stocks(case, momentum, last):
 
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("mean", [1e4, -3e2])
-def test_a_mean_far_from_zero_costs_no_digits(case, mean, last):
+def test_a_mean_far_from_zero_loses_no_precision(case, mean, last):
     if case.dtype != torch.float32:
-        pytest.skip("in 16 bits the input has no digits left, and float64 has nothing better to be judged by")
+        pytest.skip("in 16 bits the input has lost its digits, and float64 has no more exact reference")
     x = torch.randn(4, 6, 30, 32, dtype=torch.float64).add(mean).to(case.dtype)
     x = (x.contiguous(memory_format=LAST) if last else x).requires_grad_()
     case.assert_same_as_stock(ours, stock, (x, case.leaf(6), case.leaf(6)))
@@ -144,7 +121,7 @@ def test_nan_and_infinity_spread_as_in_stock(isa, edge, options, last):
 
 
 def test_ties_go_to_the_first_and_a_dead_window_passes_nothing(isa):
-    """Channel 0 is one value: every z is b, above 0. Channel 1 is all below 0."""
+    """Channel 0 is constant, so every z is b, above 0. Channel 1 is all below 0."""
     x = torch.randn(2, 2, 8, 8)
     x[:, 0] = 3
     x.requires_grad_()
@@ -155,15 +132,6 @@ def test_ties_go_to_the_first_and_a_dead_window_passes_nothing(isa):
     for function in (ours, stock):
         (dx,) = torch.autograd.grad(function(x, w, b), x, dy)
         assert (dx[:, 1] == 0).all()
-
-
-LAYOUTS = {
-    "sliced": lambda t: torch.cat([t, t], -1)[..., : t.shape[-1]],
-    "rows and columns swapped": lambda t: t.transpose(-1, -2).contiguous().transpose(-1, -2),
-    "expanded": lambda t: t[:1].expand(t.shape),
-    "misaligned": lambda t: torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape),
-    "every other channel, channels_last": lambda t: t.repeat_interleave(2, 1).contiguous(memory_format=LAST)[:, ::2],
-}
 
 
 @pytest.mark.parametrize("dy_layout", LAYOUTS.values(), ids=LAYOUTS)

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from test_batch_norm_relu_max_pool2d import LAST, ours, stock, window
+from batch_norm_relu_max_pool2d_cases import LAST, ours, stock, window
 from torch import library
 from torch import nn as stock_nn
 from torch.nn import functional as stock_F
@@ -32,7 +32,7 @@ def test_gradcheck_twice(options, last):
 
 
 @pytest.mark.parametrize("needed", [(True, False, False), (False, True, False), (False, False, True)])
-def test_only_the_gradients_asked_for(needed):
+def test_only_the_requested_gradients_are_computed(needed):
     tensors = [t.detach().requires_grad_(need) for t, need in zip(leaves(3, 4, 8, 8), needed)]
     results = []
     for function in (ours, stock):
@@ -98,7 +98,7 @@ def test_compiles_whole(dynamic, backend):
         )
 
 
-def test_our_kernel_ran_and_nothing_beside_it(trace):
+def test_only_our_kernel_ran(trace):
     with trace() as ops:
         ours(*leaves(5, 2, 6, 6)).sum().backward()
     name = "torchext.batch_norm_relu_max_pool2d"
@@ -126,7 +126,7 @@ def test_results_do_not_depend_on_the_number_of_threads(threads, options, last):
     assert all(torch.equal(t, u) for other in results[1:] for t, u in zip(results[0], other))
 
 
-def test_inputs_and_gradients_are_left_alone():
+def test_inputs_and_gradients_are_not_modified():
     tensors = leaves(5, 2, 6, 6)
     dy = torch.randn(5, 2, 3, 3)
     before = [t.detach().clone() for t in (*tensors, dy)]
@@ -145,7 +145,7 @@ COMPOSED = {
 
 
 @pytest.mark.parametrize("options", COMPOSED.values(), ids=COMPOSED)
-def test_what_is_not_fused_is_composed_and_recorded(options):
+def test_unfused_calls_are_composed_and_recorded(options):
     options, why = options
     x, w, b = leaves(3, 4, 18, 18)
     results = []
@@ -158,7 +158,7 @@ def test_what_is_not_fused_is_composed_and_recorded(options):
     torch.testing.assert_close(*results)
 
 
-def test_autocast_and_mixed_dtypes_are_stock():
+def test_autocast_and_mixed_dtypes_go_to_stock():
     x, w, b = leaves(3, 4, 8, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(ours(x, w, b), stock(x, w, b))
@@ -175,7 +175,7 @@ BAD = {
     "running_mean": ((torch.zeros(2, 3, 4, 4), None, None, torch.zeros(4), torch.zeros(4)), {}),
     "window too large": ((torch.zeros(2, 3, 4, 4), None, None), {"pool_kernel_size": 5}),
     "pool_padding": ((torch.zeros(2, 3, 4, 4), None, None), {"pool_padding": 2}),
-    "no number": ((torch.zeros(2, 3, 4, 4, dtype=torch.int64), None, None), {}),
+    "integer input": ((torch.zeros(2, 3, 4, 4, dtype=torch.int64), None, None), {}),
 }
 
 

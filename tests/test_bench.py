@@ -1,4 +1,4 @@
-"""The benchmark tells the truth: its statistics, whose turn it is, the roof, wrong results, regressions, README."""
+"""The benchmark is right: its statistics, the order of providers, the roof, wrong results, regressions, README."""
 
 import itertools
 import json
@@ -27,14 +27,14 @@ def run_all(race):
         race.round()
 
 
-def test_everybody_has_every_place_equally_often():
+def test_every_provider_has_every_position_equally_often():
     names = ["a", "b", "c"]
     orders = [stats.order(names, turn) for turn in range(6)]
     assert all(sorted(order) == names for order in orders)
     for place in range(3):
         assert sorted(order[place] for order in orders) == ["a", "a", "b", "b", "c", "c"]
     followers = {pair for order in orders for pair in itertools.pairwise(order)}
-    assert len(followers) == 6  # and everybody runs after everybody
+    assert len(followers) == 6  # and every provider follows every other
 
 
 def test_interval_of_the_median():
@@ -83,7 +83,7 @@ def test_memory_sees_what_backward_keeps_and_what_is_alive():
     kept = []
     assert (
         memory.saved(lambda x: kept.append(x.exp()) or x.relu(), [x.detach()], "cpu") == 4000
-    )  # out of sight of autograd
+    )  # which autograd does not see
     assert memory.peak(lambda: torch.empty(1000).clone(), "cpu") == 8000
 
 
@@ -96,7 +96,7 @@ class Watch(Clock):
         return self.now
 
     def spends(self, seconds):
-        """A phase that takes so long, and ever longer: the machine slows down by 1 % at each run."""
+        """A phase that takes so long, and 1 % longer at each run: the machine slows down."""
 
         def phase(_):
             self.now += seconds * self.drift
@@ -174,7 +174,7 @@ def test_dropout_that_drops_everything_is_wrong():
     assert torch.equal(bench_dropout.exact(y, x, 0.5), y)
 
 
-def test_every_bench_file_declares_nothing_but_tests():
+def test_bench_files_declare_tests_and_time_nothing_themselves():
     for path in sorted((results.ROOT / "bench").glob("bench_*.py")):
         assert "\ntest_" in path.read_text() and "perf_counter" not in path.read_text()
 
@@ -233,11 +233,11 @@ def test_a_run_from_end_to_end(tmp_path):
     assert page.count("data:image/png") == 4 and "http" not in page
 
 
-def test_without_git_the_commit_is_left_out(monkeypatch, tmp_path):
+def test_without_git_the_commit_is_omitted(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert environment.commit() == {} and environment.describe("cpu")["device"]
 
 
-def test_the_package_s_command_line_measures_too(capfd):
+def test_the_packages_command_line_measures_too(capfd):
     assert torchext_main.bench(["--help"]) == 0
     assert "python -m bench compare A B" in capfd.readouterr().out

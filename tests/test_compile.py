@@ -104,8 +104,8 @@ def test_lenet_trains_the_same_through_the_backend():
     torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
 
 
-def test_a_model_of_our_layers_is_fused_as_a_model_of_stock_s():
-    """Dynamo would trace into our functions, and the graph hold unfused ops, each in an autograd.Function."""
+def test_a_model_of_our_layers_is_fused_like_one_of_stocks():
+    """Otherwise Dynamo traces into our functions, and the graph holds unfused ops, each in an autograd.Function."""
     model = load("torchext").LeNet()
     x = torch.randn(16, 1, 28, 28)
     compiled = torch.compile(model, backend="torchext", fullgraph=True)
@@ -177,7 +177,7 @@ def test_arguments_by_name_and_methods_are_fused_too():
     torch.testing.assert_close(y, function(*inputs), rtol=1e-4, atol=1e-4)
 
 
-def test_an_in_place_relu_is_seen_by_whoever_holds_its_input():
+def test_an_in_place_relu_is_seen_through_its_input_and_its_views():
     conv = stock.Conv2d(1, 2, 3)
 
     def function(x):
@@ -208,7 +208,7 @@ def test_modes_and_options_are_ignored_with_one_warning(unwarned):
         torch.testing.assert_close(torch.compile(layer, backend="torchext", mode="max-autotune")(x), layer(x))
 
 
-def test_the_default_mode_is_no_news(unwarned):
+def test_the_default_mode_does_not_warn(unwarned):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         torch.compile(stock.Linear(3, 4), backend="torchext", mode="default", options=None)(torch.ones(2, 3))
@@ -223,7 +223,7 @@ def test_the_default_mode_is_no_news(unwarned):
         ({"options": {1: True}}, TypeError, r"options is \{1: True\}, expected a dict with names"),
     ],
 )
-def test_what_is_no_mode_and_no_options_is_refused(arguments, error, told):
+def test_invalid_modes_and_options_are_refused(arguments, error, told):
     with pytest.raises(RuntimeError, match=told) as caught:
         torch.compile(stock.Linear(3, 4), backend="torchext", **arguments)(torch.ones(2, 3))
     assert isinstance(caught.value.inner_exception, error)

@@ -1,4 +1,4 @@
-"""torch.compile(backend="torchext") fuses calls that follow each other: nothing is moved past what lies between."""
+"""torch.compile(backend="torchext") fuses consecutive calls and moves none of them past what lies between."""
 
 import contextlib
 
@@ -39,11 +39,11 @@ STEPS = [(chain, step) for chain, stages in CHAINS.items() for step in range(1, 
 
 
 def doubled(t):
-    """Values alone: an index of a winner would point outside of its window, with stock's pooling too."""
+    """Values only: an index of a winner would point outside its window, with stock's pooling too."""
     return 2 * t if t.is_floating_point() else t
 
 
-# What a program does between two steps of a chain: with the input, the filters, and what was computed last.
+# What a program does between two steps of a chain: to the input, the filters, and the last result.
 EDITS = {
     "the input changes": lambda x, w, h: (x.mul_(3), h)[1],
     "the filters change": lambda x, w, h: (w.mul_(3), h)[1],
@@ -59,7 +59,7 @@ USES = {
     "it turns to another dtype": lambda x, w, h: h.double(),
 }
 
-# Blocks that hold the first steps of a chain and not the last, or the last alone.
+# Blocks that hold the first steps of a chain but not the last, or only the last.
 BLOCKS = {
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
@@ -83,7 +83,7 @@ def with_between(stages, step, between):
 
 
 def with_block(stages, step, block, first):
-    """The first `step` stages in the block, and the others outside of it; or the other way round."""
+    """The first `step` stages run in the block and the others outside it, or the other way round."""
 
     def program(x, w, b):
         x = x * 1
@@ -100,7 +100,7 @@ def with_block(stages, step, block, first):
 
 
 def outcome(program, chain):
-    """What the program returns, whether that has a gradient, and the inputs' gradients; or the error it ends with."""
+    """What the program returns, whether that requires a gradient, and the inputs' gradients; or its error."""
     torch.manual_seed(0)
     side = 3 if chain == "linear_relu" else 8
     inputs = [torch.randn(s).requires_grad_() for s in ((4, 2, side, side), (2, 2, 3, 3), (2,))]
@@ -115,7 +115,7 @@ def outcome(program, chain):
 
 
 def assert_same(program, chain):
-    """The ops that ran, having given what stock gives."""
+    """Compares with stock and returns the ops that ran."""
     torch._dynamo.reset()
     with torchext.backend("native"), torchext.record_routes() as routes:
         got = outcome(torch.compile(program, backend="torchext"), chain)
@@ -137,7 +137,7 @@ def test_nothing_is_moved_past_an_edit(chain, step, kind):
 
 @pytest.mark.parametrize("kind", USES)
 @pytest.mark.parametrize("chain, step", STEPS)
-def test_nothing_is_fused_that_somebody_else_uses(chain, step, kind):
+def test_a_result_with_another_use_is_not_fused(chain, step, kind):
     assert chain not in assert_same(with_between(CHAINS[chain], step, USES[kind]), chain)
 
 
@@ -150,11 +150,11 @@ def test_nothing_moves_into_a_block_or_out_of_it(chain, step, kind, first):
 
 @pytest.mark.parametrize("kind", BLOCKS)
 @pytest.mark.parametrize("chain", CHAINS)
-def test_a_chain_inside_of_a_block_is_what_it_is_in_stock(chain, kind):
+def test_a_chain_inside_a_block_matches_stock(chain, kind):
     assert_same(with_block(CHAINS[chain], len(CHAINS[chain]), BLOCKS[kind], True), chain)
 
 
 @pytest.mark.parametrize("chain", CHAINS)
-def test_calls_that_follow_each_other_are_fused(chain):
+def test_consecutive_calls_are_fused(chain):
     stages = CHAINS[chain]
     assert assert_same(with_block(stages, len(stages), contextlib.nullcontext, True), chain) == [chain]

@@ -14,7 +14,7 @@ from torchext import _unpacked
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "torchext"
 
-# What another installation of this package says of itself is hidden: these runs have the path they are given, alone.
+# The metadata of other installations of this package is hidden: these runs see only the path they are given.
 HIDDEN = """
 import sys
 from importlib import metadata
@@ -51,7 +51,7 @@ def copied(folder):
 
 
 def described(folder):
-    """What pip leaves beside an installed package, or a package that is installed to be edited."""
+    """The metadata pip writes beside an installed package, editable or not."""
     information = folder / f"torchext-{_unpacked.VERSION}.dist-info"
     information.mkdir(parents=True)
     for name, text in _unpacked._FILES.items():
@@ -60,7 +60,7 @@ def described(folder):
 
 
 def edited(folder):
-    """Its path is in a .pth file, of which Python makes an entry of sys.path: so here it is one."""
+    """An editable install's .pth file adds its path to sys.path, so here the path is added directly."""
     return described(folder / "site"), copied(folder / "project")
 
 
@@ -68,13 +68,13 @@ PLACES = {
     "a source tree": lambda folder: (ROOT,),
     "a copy of the package": lambda folder: (copied(folder),),
     "installed": lambda folder: (described(copied(folder)),),
-    "installed to be edited": edited,
+    "an editable install": edited,
 }
 RUNS = {
     "a source tree": {"first": IMPORT + NO_DYNAMO + COMPILE, "after Dynamo looked": LISTED + IMPORT + COMPILE},
     "a copy of the package": {"first": IMPORT + NO_DYNAMO + COMPILE},
     "installed": {"not imported": COMPILE, "after Dynamo looked": LISTED + IMPORT + COMPILE},
-    "installed to be edited": {"not imported": COMPILE},
+    "an editable install": {"not imported": COMPILE},
 }
 
 
@@ -88,7 +88,7 @@ def test_the_backend_has_its_name_wherever_the_package_lies(place, when, tmp_pat
     assert run.stdout == "linear native\n", run.stderr
 
 
-def test_an_unpacked_tree_says_of_itself_what_an_installation_would():
+def test_an_unpacked_tree_has_the_metadata_of_an_installation():
     project = (ROOT / "pyproject.toml").read_text()
     found = re.search(r'^version = "(.+)"$', project, re.M)[1], *re.findall(r'^torchext = "(.+)"$', project, re.M)
     assert found == (_unpacked.VERSION, _unpacked._FILES["entry_points.txt"].split(" = ")[1].strip())

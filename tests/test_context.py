@@ -1,4 +1,4 @@
-"""backend(), record_routes() and explain() hold in their thread or task alone, as torch's own modes."""
+"""backend(), record_routes() and explain() apply to their own thread or task only, as torch's modes do."""
 
 import asyncio
 import threading
@@ -62,7 +62,7 @@ def test_overlapping_threads_leave_everything_as_it_was():
     assert in_thread(_chosen.name) == "auto"
 
 
-def test_tasks_that_take_turns_have_each_their_own():
+def test_interleaved_tasks_each_have_their_own():
     async def task(name):
         seen = []
         with torchext.backend(name), torchext.record_routes() as routes:
@@ -84,7 +84,7 @@ def test_a_record_holds_no_call_of_another_thread():
     assert routes == []
 
 
-def test_explain_minds_its_own_thread():
+def test_explain_records_its_own_thread_alone():
     model, started, done = nn.Sequential(nn.Linear(256, 120), nn.ReLU()), threading.Event(), threading.Event()
 
     class Waits(torch.nn.Module):
@@ -106,7 +106,7 @@ def test_explain_minds_its_own_thread():
 
 
 @pytest.mark.parametrize("backend", [b for b in ("simt", "triton") if b in torchext._backend.backends()])
-def test_backward_is_of_the_forwards_backend_in_any_thread(backend, trace):
+def test_backward_uses_the_backend_of_forward_in_any_thread(backend, trace):
     x = X.clone().requires_grad_()
     with torchext.backend(backend):
         y = F.linear_relu(x, W)
@@ -119,8 +119,8 @@ def test_backward_is_of_the_forwards_backend_in_any_thread(backend, trace):
     assert in_thread(backward) == [f"torchext.linear_backward.{backend}"]
 
 
-def test_a_default_device_and_a_checkpoint_have_ours():
-    """A mode that only makes tensors, and hooks that only drop what is saved, see no call."""
+def test_ours_runs_under_a_default_device_and_a_checkpoint():
+    """A mode that only makes tensors, and hooks that only drop saved ones, observe no call."""
     x = X.clone().requires_grad_()
     with torch.device("cpu"):
         assert served() == ["native"]
@@ -129,7 +129,7 @@ def test_a_default_device_and_a_checkpoint_have_ours():
     assert [route.backend for route in routes] == ["native"] * 2  # forward, and once more in backward
 
 
-def test_a_compiled_function_is_traced_anew_for_another_backend():
+def test_a_compiled_function_is_retraced_for_another_backend():
     traced = []
 
     def note(graph, inputs):

@@ -1,48 +1,21 @@
-"""conv2d and conv2d_relu against stock, float64 and the tools made to check ops."""
+"""conv2d and conv2d_relu against stock and float64: values and gradients under every option and layout."""
 
 import itertools
 
 import pytest
 import torch
-from conftest import Case
+from conv2d_cases import FUNCTIONS, LAST, LAYOUTS, both, bound
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import library
+from matrix import Case
 from torch.nn import functional as stock_F
 
 import torchext
-from torchext import _chosen, _conv2d_plan
-from torchext.nn import functional as F
-
-
-def stock_conv2d_relu(*args, **options):
-    return stock_F.relu(stock_F.conv2d(*args, **options))
-
-
-FUNCTIONS = {"conv2d": (F.conv2d, stock_F.conv2d), "conv2d_relu": (F.conv2d_relu, stock_conv2d_relu)}
-LAST = torch.channels_last
 
 
 @pytest.fixture(params=FUNCTIONS)
 def pair(request):
     return FUNCTIONS[request.param]
-
-
-@pytest.fixture(params=["direct", "library"])
-def kernel(request, monkeypatch):
-    """Both kernels behind the op, whatever the measured rule says."""
-    if request.param == "library" and _chosen.name() != "native":
-        pytest.skip("on a GPU one kernel serves both")
-    monkeypatch.setattr(_conv2d_plan, "prefers_direct", lambda *args: request.param == "direct")
-    return request.param
-
-
-def bound(function, **options):
-    return lambda *tensors: function(*tensors, **options)
-
-
-def both(pair, **options):
-    return tuple(bound(function, **options) for function in pair)
 
 
 SHAPES = {  # x, w, options
@@ -70,7 +43,7 @@ def test_values_and_gradients_match_stock_judged_by_float64(case, pair, shape):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("image, weight", itertools.product([torch.contiguous_format, LAST], repeat=2))
-def test_memory_formats_are_stocks(kernel, pair, dtype, image, weight):
+def test_memory_formats_match_stock(conv2d_kernel, pair, dtype, image, weight):
     x = torch.randn(5, 3, 6, 7, dtype=dtype).to(memory_format=image).requires_grad_()
     w = torch.randn(4, 3, 3, 3, dtype=dtype).to(memory_format=weight).requires_grad_()
     Case("default", dtype).assert_same_as_stock(*pair, (x, w), kink=bound(stock_F.conv2d))
@@ -131,17 +104,8 @@ def test_one_image_without_batch_dimension(case, pair):
     case.assert_same_as_stock(*pair, leaves, kink=stock_F.conv2d)
 
 
-LAYOUTS = {
-    "channels permuted": lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
-    "sliced": lambda t: torch.cat([t, t], -1)[..., : t.shape[-1]],
-    "misaligned": lambda t: torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape),
-    "expanded": lambda t: t[:1].expand(t.shape),
-    "channels_last": lambda t: t.to(memory_format=LAST),
-}
-
-
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_any_layout_of_inputs_and_gradient(case, kernel, pair, layout):
+def test_any_layout_of_inputs_and_gradient(case, conv2d_kernel, pair, layout):
     x, w = (layout(case.tensor(4, 3, 5, 5)).detach().requires_grad_() for _ in range(2))
     leaves = [x, w, case.leaf(4)]
     case.assert_same_as_stock(*both(pair, padding=1), leaves, kink=bound(stock_F.conv2d, padding=1))
@@ -153,68 +117,7 @@ def test_any_layout_of_inputs_and_gradient(case, kernel, pair, layout):
         case.assert_close(ours, stock, stock.double())
 
 
-def test_gradcheck_and_gradgradcheck(isa, kernel, pair, threads):
-    threads(1)  # thousands of tiny calls of stock's, which would wake a second thread for each
-    n, size, k = (1, 3, 2) if isa == "triton" else (2, 4, 4)  # interpreted, each of 700 calls takes 50 ms
-    for options in ({"padding": 1}, {"stride": 2, "groups": 2}):
-        shapes = (n, 2, size, size), (k, 2 // options.get("groups", 1), size - 1, 2), (k,)
-        leaves = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-        ours = bound(pair[0], **options)
-        assert torch.autograd.gradcheck(ours, leaves)
-        assert torch.autograd.gradgradcheck(ours, leaves)
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("algorithm", [_conv2d_plan.LIBRARY, _conv2d_plan.DIRECT])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, LAST])
-def test_opcheck(name, algorithm, layout, overload):
-    if overload != "default" and algorithm == _conv2d_plan.LIBRARY:
-        pytest.skip("on a GPU one kernel serves all")
-    x = torch.randn(3, 2, 6, 5).to(memory_format=layout)
-    w, b = torch.randn(4, 1, 3, 2), torch.randn(4)
-    geometry = ([1, 2], [1, 0], [1, 1], 2, algorithm)
-    op, backward = (getattr(getattr(torch.ops.torchext, o), overload) for o in (name, "conv2d_backward"))
-    library.opcheck(op, (x, w, b, *geometry))
-    library.opcheck(op, (x, w, None, *geometry))
-    y = op(x, w, b, *geometry)
-    for wanted in ((True, True, True), (False, True, False), (True, False, True)):
-        library.opcheck(backward, (y, x, w, y, *geometry, *wanted))
-        library.opcheck(backward, (y, x, w, None, *geometry, *wanted))
-
-
-def test_vmap_and_per_sample_gradients(pair):
-    ours, stock = pair
-    x, w, b = torch.randn(5, 2, 1, 6, 6), torch.randn(3, 1, 3, 3), torch.randn(3)
-    axes = (0, None, None)
-    torch.testing.assert_close(torch.vmap(ours, axes)(x, w, b), torch.vmap(stock, axes)(x, w, b))
-
-    def per_sample(function):
-        return torch.vmap(torch.func.grad(lambda w, x: function(x, w, b).square().sum()), (None, 0))(w, x)
-
-    torch.testing.assert_close(per_sample(ours), per_sample(stock))
-
-
-def test_forward_mode(pair):
-    primals, tangents = ([torch.randn(*s) for s in ((2, 2, 4, 4), (3, 2, 3, 3), (3,))] for _ in range(2))
-    for got, want in zip(*(torch.func.jvp(f, tuple(primals), tuple(tangents)) for f in pair)):
-        torch.testing.assert_close(got, want)
-
-
-@pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.inductor)])
-def test_compiles_whole(pair, dynamic, backend):
-    torch._dynamo.reset()
-    ours, stock = both(pair, padding=1, stride=(1, 2))
-    compiled = torch.compile(ours, fullgraph=True, dynamic=dynamic, backend=backend)
-    for shape in ((5, 2, 6, 6), (7, 2, 8, 5), (2, 6, 6)):
-        leaves = [torch.randn(*s, requires_grad=True) for s in (shape, (3, 2, 3, 3), (3,))]
-        y, want = compiled(*leaves), stock(*leaves)
-        torch.testing.assert_close(y, want)
-        dy = torch.randn_like(y)
-        torch.testing.assert_close(torch.autograd.grad(y, leaves, dy), torch.autograd.grad(want, leaves, dy))
-
-
-def test_nan_and_infinity_go_through(case, kernel, pair, cudnn):
+def test_nan_and_infinity_propagate(case, conv2d_kernel, pair, cudnn):
     cudnn(enabled=False)  # some of its algorithms spread a NaN further
     x = case.tensor(3, 2, 6, 6)
     x[0, 0, 0, 0], x[1, 1, 3, 3], x[2, 0, 5, 5] = float("nan"), float("inf"), float("-inf")
@@ -237,45 +140,12 @@ def test_our_kernel_ran_forward_and_backward(case, pair, trace):
     assert not any(op.startswith(("aten.conv", "aten.relu", "aten.threshold_backward", "aten.mkldnn")) for op in ops)
 
 
-def test_results_do_not_depend_on_the_number_of_threads(threads, kernel, pair):
+def test_results_do_not_depend_on_the_number_of_threads(threads, conv2d_kernel, pair):
     leaves = [torch.randn(*s, requires_grad=True) for s in ((300, 3, 20, 20), (6, 3, 5, 5), (6,))]
     results = []
     for count in (1, 2):
         threads(count)
         y = pair[0](*leaves)
         results.append((y, *torch.autograd.grad(y.square().sum(), leaves)))
-    if kernel == "direct":
+    if conv2d_kernel == "direct":
         assert all(torch.equal(one, two) for one, two in zip(*results))
-
-
-def test_inputs_and_gradients_are_left_alone(case, kernel, pair):
-    leaves = [case.leaf(5, 2, 6, 6), case.leaf(3, 2, 3, 3), case.leaf(3)]
-    dy = case.tensor(5, 3, 4, 4)
-    before = [t.detach().clone() for t in (*leaves, dy)]
-    y = pair[0](*leaves)
-    first = torch.autograd.grad(y, leaves, dy, retain_graph=True)
-    second = torch.autograd.grad(y, leaves, dy)
-    assert all(torch.equal(a, b) for a, b in zip(before, (*leaves, dy)))
-    assert all(torch.equal(a, b) for a, b in zip(first, second))
-
-
-def test_nothing_is_saved_beyond_inputs_and_result(kernel, pair, saved_bytes):
-    leaves = [torch.randn(*s, requires_grad=True) for s in ((9, 2, 12, 12), (3, 2, 3, 3), (3,))]
-    assert saved_bytes(pair[0], *leaves) == 0
-
-
-@pytest.mark.native
-def test_only_the_wanted_gradients_are_computed(pair):
-    x, w = torch.randn(2, 1, 6, 6), torch.randn(3, 1, 3, 3, requires_grad=True)
-    y = pair[0](x, w)
-    wanted = []
-
-    class Spy(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            if "conv2d_backward" in str(function):
-                wanted.append(args[-3:])
-            return function(*args, **(kwargs or {}))
-
-    with Spy():
-        y.sum().backward()
-    assert wanted == [(False, True, False)]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conv2d_cases import FUNCTIONS
 from torch import nn as stock_nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as stock_F
@@ -11,13 +12,9 @@ from torchext import _conv2d_plan, _backend, nn
 from torchext.nn import functional as F
 
 
-def stock_conv2d_relu(*args, **options):
-    return stock_F.relu(stock_F.conv2d(*args, **options))
-
-
-@pytest.fixture(params=["conv2d", "conv2d_relu"])
+@pytest.fixture(params=FUNCTIONS)
 def pair(request):
-    return {"conv2d": (F.conv2d, stock_F.conv2d), "conv2d_relu": (F.conv2d_relu, stock_conv2d_relu)}[request.param]
+    return FUNCTIONS[request.param]
 
 
 @pytest.fixture
@@ -26,7 +23,7 @@ def native():
         yield
 
 
-def test_autocast_is_stock(pair):
+def test_autocast_goes_to_stock(pair):
     x, w, b = torch.randn(5, 2, 6, 6), torch.randn(3, 2, 3, 3), torch.randn(3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         ours, stock = pair[0](x, w, b), pair[1](x, w, b)
@@ -48,11 +45,11 @@ BAD = {
     "stride 0": ((X, W), {"stride": 0}),
     "stride too long": ((X, W), {"stride": (1, 1, 1)}),
     "dilation 0": ((X, W), {"dilation": 0}),
-    "stride no number": ((X, W), {"stride": "2"}),
+    "stride not a number": ((X, W), {"stride": "2"}),
     "2-d input": ((torch.zeros(3, 5), W), {}),
     "3-d weight": ((X, torch.zeros(4, 3, 3)), {}),
     "dtypes differ": ((X, W.double()), {}),
-    "no tensor": (([1.0], W), {}),
+    "not a tensor": (([1.0], W), {}),
 }
 
 
@@ -82,7 +79,9 @@ def test_the_measured_rule_leaves_large_blocked_channels_to_stock(trace):
 @pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize("device, dtype", [("cuda", torch.float64), ("cuda", torch.float32), ("cpu", torch.float64)])
 @pytest.mark.parametrize("last", ["neither", "image", "weight"])
-def test_float64_channels_last_on_a_gpu_is_stocks_whose_result_is_contiguous(monkeypatch, last, device, dtype, pooled):
+def test_float64_channels_last_on_a_gpu_goes_to_stock_whose_result_is_contiguous(
+    monkeypatch, last, device, dtype, pooled
+):
     monkeypatch.setattr(_route, "why_stock", lambda *args: None)  # which refuses fake tensors
     formats = [torch.channels_last if last == name else torch.contiguous_format for name in ("image", "weight")]
     with FakeTensorMode(), torchext.backend("native"):
@@ -130,8 +129,8 @@ KERNELS = [name for name in ("native", "simt", "triton") if name in _backend.bac
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("w", [(6, 1, 5, 5), (4, 8, 1, 1), (4, 1, 1, 1), (16, 16, 3, 3)])
-def test_gradients_of_channels_last_filters_have_the_parameters_strides(w, last, kernel, pool):
-    """DDP compares the strides of dimensions of 1, too, and warns; there is one more copy of every such gradient."""
+def test_gradients_of_channels_last_filters_have_the_strides_of_the_filters(w, last, kernel, pool):
+    """DDP compares the strides of dimensions of size 1 too; if they differ, it warns and copies every such gradient."""
     x, w = torch.randn(8, w[1], 8, 8), torch.randn(w).to(memory_format=torch.channels_last).requires_grad_()
     x = x.to(memory_format=torch.channels_last) if last else x
     with torchext.backend(kernel):

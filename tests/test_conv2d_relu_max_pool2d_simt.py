@@ -1,18 +1,18 @@
-"""What is particular to the CUDA kernels of conv2d_relu_max_pool2d, seen on csrc/simt: tiles, slices, bits, order."""
+"""The CUDA kernels of conv2d_relu_max_pool2d, run on csrc/simt: tiles, slices, bits, order of threads."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matrix import DTYPES, needs_simt
 from torch.nn import functional as stock_F
-from traffic import launches, needs_simt
+from traffic import launches
 
 import torchext
 from torchext import _backend
 from torchext.nn import functional as F
 
 pytestmark = needs_simt
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 ops = torch.ops.torchext
 NAN = float("nan")
 
@@ -105,7 +105,7 @@ def test_any_options(n, c, k, groups, image, window, stride, padding, dilation, 
 
 
 @pytest.mark.parametrize("shape", [((7, 6, 12, 12), (16, 6, 5, 5)), ((1, 2, 40, 21), (7, 2, 3, 3))])
-def test_the_order_of_threads_and_blocks_does_not_show_in_a_single_bit(shape):
+def test_results_do_not_depend_on_the_order_of_threads_and_blocks(shape):
     x, w, b = (torch.randn(size) for size in (*shape, shape[1][:1]))
     runs = []
     for seed in range(3):
@@ -130,7 +130,7 @@ def test_each_layer_gets_its_kernels():
 
 
 @pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True)])
-def test_gradients_nobody_wants_are_not_computed(wanted):
+def test_unwanted_gradients_are_not_computed(wanted):
     x, w, b = tensors((3, 2, 12, 12), (6, 2, 5, 5), torch.float32, False)
     y, offsets = ops.conv2d_relu_max_pool2d.simt(x, w, b, *options(), False)
     every = ops.conv2d_relu_max_pool2d_backward.simt(y, offsets, x, w, *options(), True, True, True)

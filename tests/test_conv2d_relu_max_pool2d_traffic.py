@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from traffic import launches, needs_simt
+from matrix import needs_simt
+from traffic import launches
 
 pytestmark = needs_simt
 ops = torch.ops.torchext
@@ -45,7 +46,7 @@ class Moved:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_images_and_results_move_once_and_filters_once_a_block(layer, dtype, last):
-    """At most twice two blocks a processor hold filters, however many images there are."""
+    """At most two blocks per processor load the filters, twice, however many images there are."""
     m = Moved(layer, dtype, last)
     dx, dw, _ = m.backward
     assert m.counts()[0] == (m.x + m.forward["blocks"] * (m.w + m.b), m.y)
@@ -65,7 +66,7 @@ def test_a_first_layer_without_dx_reads_all_its_images_and_gradients_once(layer)
 
 @pytest.mark.parametrize("layer, most", [("LeNet's second", 1.17), ("CNN's second", 1.63)])
 def test_both_gradients_read_dy_twice(layer, most):
-    """Images and results alone: the two launches share neither dy nor, where it is cut into slices, x."""
+    """Counting images and results only: the two launches share neither dy nor, where it is cut into slices, x."""
     m = Moved(layer, torch.float32, False)
     moved = m.backward[0]["read"] - m.backward[0]["blocks"] * m.w + m.backward[0]["written"] + m.backward[1]["read"]
     assert moved <= most * (m.y + 2 * m.x)

@@ -1,8 +1,9 @@
-"""conv2d's direct kernel with pixels in lanes: contiguous images whose rows fill their vectors, whatever those are."""
+"""conv2d's direct kernel with pixels in lanes: contiguous images whose rows fill vectors of any width."""
 
 import pytest
 import torch
-from conftest import DTYPES, Case
+from conv2d_cases import FUNCTIONS
+from matrix import DTYPES, Case
 from torch.nn import functional as stock_F
 
 import torchext
@@ -23,14 +24,8 @@ def leaves_of(x, w, dtype=torch.float32):
     return [torch.randn(s, dtype=torch.float64).to(dtype).requires_grad_() for s in (x, w, w[:1])]
 
 
-def stock_conv2d_relu(*args, **options):
-    return stock_F.relu(stock_F.conv2d(*args, **options))
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    "pair", [(F.conv2d, stock_F.conv2d), (F.conv2d_relu, stock_conv2d_relu)], ids=["conv2d", "relu"]
-)
+@pytest.mark.parametrize("pair", FUNCTIONS.values(), ids=FUNCTIONS)
 @pytest.mark.parametrize("x, w, options", SHAPES.values(), ids=SHAPES)
 def test_values_and_gradients_match_stock_judged_by_float64(cpu_isa, dtype, pair, x, w, options):
     ours, stock, kink = (lambda *t, f=f: f(*t, **options) for f in (*pair, stock_F.conv2d))
@@ -41,8 +36,8 @@ def test_values_and_gradients_match_stock_judged_by_float64(cpu_isa, dtype, pair
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("column", [0, 17, 29])
-def test_what_is_not_finite_ends_where_stocks_does(cpu_isa, bad, column):
-    """Lanes past the end of a row hold 0 in dz, and 0 times infinity would be a NaN that stock has not."""
+def test_non_finite_values_propagate_as_in_stock(cpu_isa, bad, column):
+    """Lanes past the end of a row hold 0 in dz, and 0 times infinity would be a NaN that stock does not give."""
     x, w, b = (t.detach() for t in leaves_of((3, 1, 6, 30), (4, 1, 3, 3)))
     x[1, 0, 2, column] = bad
     leaves = [t.requires_grad_() for t in (x, w, b)]
@@ -64,8 +59,8 @@ def test_results_do_not_depend_on_the_number_of_threads(threads):
     assert all(torch.equal(one, two) for one, two in zip(*results))
 
 
-def test_first_layers_in_bfloat16_are_its(monkeypatch):
-    """Where the processor multiplies bfloat16, the library wins from a few channels on."""
+def test_first_layers_in_bfloat16_take_the_direct_kernel(monkeypatch):
+    """On a processor with bfloat16 products the library is faster from a few channels on."""
     monkeypatch.setattr(_conv2d_plan, "_BF16_UNITS", True)
     with torchext.backend("auto"):
         for c, algorithm in ((1, _conv2d_plan.DIRECT), (6, _conv2d_plan.LIBRARY)):

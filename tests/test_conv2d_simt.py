@@ -1,15 +1,15 @@
-"""What is particular to conv2d's CUDA kernels, seen on csrc/simt: tiles, residues, order of threads, TF32, packs."""
+"""The CUDA kernels of conv2d, run on csrc/simt: tiles, residues, order of threads, TF32, packs."""
 
 import pytest
 import torch
+from matrix import DTYPES, needs_simt
 from torch.nn import functional as stock_F
-from traffic import launches, needs_simt
+from traffic import launches
 
 import torchext
 from torchext import _conv2d_plan, _backend
 
 pytestmark = needs_simt
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 ops = torch.ops.torchext
 
@@ -56,7 +56,7 @@ SHAPES = {
 }
 
 
-# Allowed of a result's type: the longest sum has 578 terms.
+# Allowed errors by result type: the longest sum has 578 terms.
 ROUNDINGS = {torch.float64: 64, torch.float32: 16, torch.bfloat16: 2, torch.float16: 2}
 
 
@@ -74,8 +74,8 @@ def test_every_tile_is_right(dtype, layout, shape):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_order_of_threads_and_blocks_does_not_show_in_a_single_bit(dtype, layout):
-    """In the first shape forward and the input gradient are split, in the second the weight gradient."""
+def test_results_do_not_depend_on_the_order_of_threads_and_blocks(dtype, layout):
+    """In the first shape, forward and the input gradient are split; in the second, the weight gradient."""
     for splits, *shape in ((2, (2, 12, 7, 7), (10, 12, 5, 5)), (1, (3, 4, 9, 9), (10, 4, 3, 3))):
         kernels = [launch["kernel"] for launch in launches(lambda s=shape: run(dtype, *s, layout, padding=2))]
         assert sum("pieces" in kernel for kernel in kernels) == splits
@@ -102,7 +102,7 @@ def test_float32_is_exact_unless_torch_allows_convolutions_tf32(tf32, layout):
 
 
 def widths(dtype, *shape, **options):
-    """Of each product's operands: how many elements a copy moves."""
+    """How many elements one copy moves, for each product's operands."""
     kernels = [launch["kernel"] for launch in launches(lambda: run(dtype, *shape, **options))]
     return [tuple(map(int, k.rsplit(">, ", 1)[1].split(", ")[:2])) for k in kernels if k.startswith("conv2d_kernel")]
 
@@ -130,7 +130,7 @@ def test_a_residue_is_a_launch_and_only_where_there_are_pixels():
 
 
 @pytest.mark.parametrize("name", ["conv2d", "conv2d_relu"])
-def test_nothing_is_lost_of_empty_batches(name):
+def test_empty_batches_have_zero_gradients(name):
     x, w, geometry = torch.randn(0, 3, 5, 5), torch.randn(4, 3, 3, 3), ([1, 1], [0, 0], [1, 1], 1, True)
     y = getattr(ops, name).simt(x, w, None, *geometry)
     dx, dw, db = ops.conv2d_backward.simt(y, x, w, None, *geometry, True, True, True)
@@ -138,7 +138,7 @@ def test_nothing_is_lost_of_empty_batches(name):
     assert torch.equal(dw, torch.zeros_like(w)) and torch.equal(db, torch.zeros(4))
 
 
-def test_an_image_of_2_to_the_30_columns_is_stocks():
+def test_an_image_of_2_to_the_30_columns_goes_to_stock():
     x, w = torch.zeros(1).expand(1, 1, 1, 1 << 30), torch.ones(1, 1, 1, 1)
     assert _conv2d_plan.plan(x, w, None, 1, 0, 1, 1)[0] == "shapes only stock takes"
     with pytest.raises(RuntimeError, match=r"2\^30"):

@@ -1,12 +1,13 @@
 """Bytes of global memory that conv2d's launches move, counted by csrc/simt, against the floor: x, w and y once each.
 
-Counted is what threads ask for: an element of the image once for each tap that meets it. From memory it comes once, for
-neighbouring taps and tiles find it in the caches, which csrc/simt has not.
+What threads ask for is counted: an element of the image once for each tap that meets it. From memory it comes once, as
+neighbouring taps and tiles find it in the caches, which csrc/simt lacks.
 """
 
 import pytest
 import torch
-from traffic import launches, needs_simt
+from matrix import needs_simt
+from traffic import launches
 
 from torchext._shapes import out_size
 
@@ -60,7 +61,7 @@ def test_a_product_moves_a_stated_multiple_of_the_floor(row, bounds):
 @pytest.mark.parametrize("stride, padding", [(1, 1), (2, 1), (2, 0), (3, 2)])
 @pytest.mark.parametrize("dtype, layout", [(HALF, LAST), (HALF, CONTIGUOUS), (FLOAT, LAST), (FLOAT, CONTIGUOUS)])
 def test_no_product_reads_or_multiplies_what_is_outside_the_image(dtype, layout, stride, padding):
-    """Also not the zeros that a stride leaves between dy's pixels: all three meet the same pairs of pixel and tap."""
+    """Nor the zeros that a stride leaves between dy's pixels: all three products pair the same pixels and taps."""
     done, (x, w, y) = products(dtype, layout, (2, 16, 11, 10), (24, 16, 3, 3), stride, padding)
     size, (n, c, height, width), k = dtype.itemsize, x.shape, w.shape[0]
     pairs = n * taps_inside(height, 3, stride, padding) * taps_inside(width, 3, stride, padding)
@@ -68,7 +69,7 @@ def test_no_product_reads_or_multiplies_what_is_outside_the_image(dtype, layout,
     forward, input_gradient, weight_gradient = map(first, done)
     read = lambda launched: sum(launch["read"] for launch in launched)
     tiles = -(-y.numel() // k // 64)
-    bias = forward[0]["blocks"] * k  # also by blocks that have a piece of the depth
+    bias = forward[0]["blocks"] * k  # also by blocks that sum a piece of the depth
     assert read(forward) == size * (pairs * c + tiles * w.numel() + bias)
     assert len(input_gradient) == stride**2
     pixels = lambda length, i: -(-(length - i) // stride)
@@ -89,7 +90,7 @@ def test_every_result_is_written_once(dtype, layout):
     for launched, result in zip(done, (y, x, w)):
         pieces = [launch for launch in launched if "pieces" in launch["kernel"]]
         written = sum(launch["written"] for launch in launched)
-        partial = sum(launch["read"] for launch in pieces)  # of which each was written before it was read
+        partial = sum(launch["read"] for launch in pieces)  # each was written before it was read
         bias = w.shape[0] * dtype.itemsize
         accumulator = 8 if dtype is DOUBLE else 4
         once = result.numel() * dtype.itemsize

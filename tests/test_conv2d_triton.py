@@ -1,10 +1,10 @@
-"""What is particular to the Triton kernels of conv2d: tiles, phases of a strided gradient, pieces, precision."""
+"""The Triton kernels of conv2d: tiles, phases of a strided gradient, pieces, precision."""
 
 import pytest
 import torch
-from conftest import TRITON
 from hypothesis import given
 from hypothesis import strategies as st
+from matrix import TRITON
 from torch.nn import functional as stock_F
 
 if not TRITON:
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("on_triton")
     size=st.integers(1, 12), taps=st.integers(1, 5), stride=st.integers(1, 5), padding=st.integers(0, 4),
     dilation=st.integers(1, 4),
 )  # fmt: skip
-def test_phases_meet_every_pixel_and_tap_once(size, taps, stride, padding, dilation):
+def test_phases_cover_every_pixel_and_tap_once(size, taps, stride, padding, dilation):
     met = []
     for pixels, reached, (advance, tap, start) in conv2d.phases(size, taps, stride, padding, dilation):
         for u, h in enumerate(range(size)[pixels]):
@@ -71,7 +71,7 @@ def test_pixels_past_the_last_read_nothing_at_any_stride(stride):
     assert_right(*both(x.nan_to_num(0), torch.randn(1, 2, 1, 1), stride, padding=0))
 
 
-def test_weight_gradients_sum_pieces_in_one_order(monkeypatch):
+def test_weight_gradients_sum_pieces_in_a_fixed_order(monkeypatch):
     x, w = torch.randn(8, 3, 20, 20), torch.randn(4, 3, 3, 3)
     names = []
     spy = lambda kernel, *args, **meta: (names.append(kernel.__name__), launch.launch(kernel, *args, **meta))

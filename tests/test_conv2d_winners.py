@@ -1,8 +1,8 @@
-"""Gradients of a max-pooled convolution from its windows' winners, of windows that leave half of the results one."""
+"""Gradients of a max-pooled convolution from its windows' winners, at most half of the convolution's results."""
 
 import pytest
 import torch
-from conftest import DTYPES, Case
+from matrix import DTYPES, Case
 from torch.nn import functional as stock_F
 
 import torchext
@@ -47,8 +47,8 @@ def test_values_and_gradients_match_stock_judged_by_float64(cpu_isa, dtype, x, w
 
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES[2:])
-def test_16_bit_gradients_are_float32s_rounded_once(cpu_isa, dtype, last):
-    """Given the same winners: of inputs that float32 holds exactly, in 16 bits as in 32."""
+def test_16_bit_gradients_are_those_of_float32_rounded_once(cpu_isa, dtype, last):
+    """The winners are the same: 16 bits hold the inputs exactly."""
     leaves = leaves_of((9, 6, 12, 12), (16, 6, 5, 5), dtype, last)
     wide = [t.detach().float().requires_grad_() for t in leaves]
     results = []
@@ -62,8 +62,8 @@ def test_16_bit_gradients_are_float32s_rounded_once(cpu_isa, dtype, last):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("where", ["x", "w", "dy"])
-def test_what_is_not_finite_ends_where_stocks_does(cpu_isa, bad, where):
-    """The products that are left out would be 0 times infinity, a NaN, in stock's."""
+def test_non_finite_values_propagate_as_in_stock(cpu_isa, bad, where):
+    """Stock computes the omitted products too: 0 times infinity there is NaN."""
     x, w, b = (t.detach() for t in leaves_of((6, 6, 12, 12), (16, 6, 5, 5)))
     dy = torch.rand(6, 16, 4, 4) + 0.5
     {"x": x, "w": w, "dy": dy}[where][1, 3, 2, 3] = bad
@@ -87,8 +87,8 @@ def test_results_do_not_depend_on_the_number_of_threads(threads):
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_winograds_convolutions_of_small_images_keep_no_map(last):
-    """Their forward is Winograd's, their gradients are the winners'."""
+def test_winograd_convolutions_of_small_images_save_no_map(last):
+    """Forward is Winograd's; the gradients are made from the winners."""
     leaves = leaves_of((8, 16, 14, 14), (32, 16, 5, 5), last=last)
     ours, stock = pooled(F, padding=2), pooled(stock_F, padding=2)
     y = ours(*leaves)

@@ -4,23 +4,15 @@ import itertools
 
 import pytest
 import torch
-from conftest import Case
+from conv2d_cases import FUNCTIONS, LAST, LAYOUTS, both, bound, stock_conv2d_relu
 from hypothesis import given
 from hypothesis import strategies as st
+from matrix import Case
 from torch import library
 from torch.nn import functional as stock_F
 
 from torchext import _conv2d_plan
 from torchext.nn import functional as F
-
-LAST = torch.channels_last
-
-
-def stock_conv2d_relu(*args, **options):
-    return stock_F.relu(stock_F.conv2d(*args, **options))
-
-
-FUNCTIONS = {"conv2d": (F.conv2d, stock_F.conv2d), "conv2d_relu": (F.conv2d_relu, stock_conv2d_relu)}
 
 
 @pytest.fixture(params=FUNCTIONS)
@@ -41,14 +33,6 @@ def plan_of(x, w, **options):
 
 def is_winograds(x, w, **options):
     return plan_of(x, w, **options)[4] == _conv2d_plan.WINOGRAD
-
-
-def bound(function, **options):
-    return lambda *tensors: function(*tensors, **options)
-
-
-def both(pair, **options):
-    return tuple(bound(function, **options) for function in pair)
 
 
 SHAPES = {  # n, c, h, w, k, side; padding
@@ -102,7 +86,7 @@ def test_any_options(n, c, k, side, image, padding, relu, bias, last, grads):
 
 
 @pytest.mark.parametrize("image, weight", itertools.product([torch.contiguous_format, LAST], repeat=2))
-def test_memory_formats_are_stocks(pair, image, weight):
+def test_memory_formats_match_stock(pair, image, weight):
     x, w = (t.detach() for t in leaves_of(3, 16, 6, 7, 32, 3, False))
     leaves = [x.to(memory_format=image).requires_grad_(), w.to(memory_format=weight).requires_grad_()]
     results = []
@@ -111,14 +95,6 @@ def test_memory_formats_are_stocks(pair, image, weight):
         results.append((y, *torch.autograd.grad(y.sum(), leaves)))
     assert [t.stride() for t in results[0]] == [t.stride() for t in results[1]]
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
-
-
-LAYOUTS = {
-    "channels permuted": lambda t: t.transpose(1, 2).contiguous().transpose(1, 2),
-    "sliced": lambda t: torch.cat([t, t], -1)[..., : t.shape[-1]],
-    "misaligned": lambda t: torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape),
-    "expanded": lambda t: t[:1].expand(t.shape),
-}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
@@ -132,8 +108,8 @@ def test_any_layout_of_inputs_and_gradient(cpu_isa, pair, layout):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), 3e38])
 @pytest.mark.parametrize("where", ["input", "weight", "bias", "gradient"])
-def test_what_is_not_finite_ends_where_stocks_does(pair, where, bad):
-    """Also what is finite and overflows in the transforms alone: 3e38 beside 3e38, under weights of 0."""
+def test_non_finite_values_propagate_as_in_stock(pair, where, bad):
+    """Also finite values that overflow only in the transforms: 3e38 beside 3e38, under weights of 0."""
     leaves = [t.detach() for t in leaves_of(2, 16, 8, 8, 16, 3)]
     dy = torch.randn(2, 16, 8, 8)
     tensor = dict(zip(("input", "weight", "bias"), leaves), gradient=dy)[where]
@@ -152,8 +128,8 @@ def test_what_is_not_finite_ends_where_stocks_does(pair, where, bad):
         torch.testing.assert_close(ours, stock, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
-def test_it_is_winograds_that_runs(pair):
-    """Its roundings are its own: neither the library's nor the direct kernel's."""
+def test_winograds_algorithm_runs(pair):
+    """Its roundings differ from the library's and the direct kernel's."""
     leaves = leaves_of(4, 32, 9, 9, 32, 3)
     geometry = plan_of(*leaves[:2])[:4]
     ours = pair[0](*leaves)
@@ -187,20 +163,20 @@ def test_it_is_winograds_that_runs(pair):
         ((1, 512, 4, 4, 512, 3), {"padding": 1}),
     ],
 )
-def test_it_leaves_the_rest_to_others(shape, options):
+def test_other_convolutions_take_another_algorithm(shape, options):
     x, w = leaves_of(*shape, False)
     assert not is_winograds(x, w, **options)
     torch.testing.assert_close(F.conv2d(x, w, **options), stock_F.conv2d(x, w, **options), rtol=1e-4, atol=1e-4)
 
 
-def test_other_dtypes_and_groups_are_not_its():
+def test_other_dtypes_and_groups_take_another_algorithm():
     for dtype in (torch.float64, torch.bfloat16, torch.float16):
         assert not is_winograds(torch.randn(4, 16, 9, 9, dtype=dtype), torch.randn(16, 16, 3, 3, dtype=dtype))
     assert not is_winograds(torch.randn(4, 32, 9, 9), torch.randn(32, 16, 3, 3), groups=2)
 
 
 @pytest.mark.parametrize("change", [{"stride": [2, 2]}, {"dilation": [2, 2]}, {"padding": [3, 3]}, {"dtype": "double"}])
-def test_called_for_what_it_does_not_serve_the_op_takes_another(change):
+def test_the_op_takes_another_algorithm_where_winograds_cannot_serve(change):
     x, w, b = (t.detach() for t in leaves_of(2, 16, 9, 9, 16, 3))
     dtype = getattr(torch, change.pop("dtype", "float"))
     options = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1} | change
@@ -233,7 +209,7 @@ def test_results_do_not_depend_on_the_number_of_threads(threads, pair):
     assert all(torch.equal(one, two) for one, two in zip(*results))
 
 
-def test_inputs_and_gradients_are_left_alone(pair, saved_bytes):
+def test_inputs_and_gradients_are_not_modified(pair, saved_bytes):
     leaves = leaves_of(3, 16, 6, 6, 16, 3)
     dy = torch.randn(3, 16, 4, 4)
     before = [t.detach().clone() for t in (*leaves, dy)]
@@ -245,7 +221,7 @@ def test_inputs_and_gradients_are_left_alone(pair, saved_bytes):
     assert saved_bytes(pair[0], *leaves) == 0
 
 
-def test_second_derivatives_are_stocks(pair):
+def test_second_derivatives_match_stock(pair):
     leaves = leaves_of(2, 16, 5, 5, 16, 3)
     results = []
     for function in pair:
@@ -255,7 +231,7 @@ def test_second_derivatives_are_stocks(pair):
         torch.testing.assert_close(ours, stock, rtol=1e-3, atol=1e-3 * float(stock.abs().max()))
 
 
-def test_pooled_it_is_followed_by_our_pooling(trace):
+def test_a_pooled_winograd_convolution_is_followed_by_our_pooling(trace):
     x, w = leaves_of(4, 16, 10, 10, 16, 3, False)
     with trace() as ops:
         y = F.conv2d_relu_max_pool2d(x, w, padding=1, pool_kernel_size=2)

@@ -12,7 +12,7 @@ from torch.nn import functional as stock_F
 
 from torchext.nn import functional as F
 
-# 32 | 33 classes: lanes are positions | classes. Tiles are four vectors wide from 32 positions side by side on.
+# Lanes are positions up to 32 classes, classes from 33 on. Tiles are four vectors wide from 32 adjacent positions on.
 ROWS = [(5,), (1, 2), (7, 2), (33, 10), (20, 32), (20, 33), (9, 65), (5, 70), (3, 1000)]
 PLANES = [(2, 3, 5), (2, 7, 3, 3), (1, 19, 9, 11), (2, 70, 1, 33), (2, 3, 2, 3, 4), (2, 300, 3)]
 BIG = [(1, 32000), (2, 5000), (1030, 3), (3000, 2)]

@@ -39,7 +39,7 @@ def test_gradcheck_and_gradgradcheck(isa, reduction):
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 4, 3), (2, 4, 3, 2), (2, 4, 0)], ids=str)
 @pytest.mark.parametrize("probable", [False, True])
-def test_second_derivatives_are_stocks_without_the_atomic_sums_of_planes(isa, trace, shape, reduction, probable):
+def test_second_derivatives_match_stock_without_its_atomic_sums_of_planes(isa, trace, shape, reduction, probable):
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     target = probabilities(shape, torch.float64).requires_grad_() if probable else indices(shape)
     wanted = [x, target] if probable else [x]
@@ -131,7 +131,7 @@ def test_results_do_not_depend_on_the_number_of_threads_and_repeat(threads, shap
     assert all(torch.equal(one, other) for result in results for one, other in zip(results[0], result))
 
 
-def test_inputs_and_gradients_are_left_alone(case):
+def test_inputs_and_gradients_are_not_modified(case):
     for shape, reduction in itertools.product(((5, 4), (300, 70)), REDUCTIONS):
         x, target, weight = case.leaf(*shape), indices(shape), case.tensor(shape[1]).abs()
         loss = F.cross_entropy(x, target, weight, reduction=reduction)
@@ -143,7 +143,7 @@ def test_inputs_and_gradients_are_left_alone(case):
 
 
 @pytest.mark.native
-def test_at_most_stocks_bytes_are_saved(saved_bytes):
+def test_no_more_bytes_are_saved_than_by_stock(saved_bytes):
     for shape in ((50, 40), (3000, 40), (2, 3, 64, 64)):
         x, target = torch.randn(shape, requires_grad=True), indices(shape)
         ours, stock = (saved_bytes(f, x, target) for f in (F.cross_entropy, stock_F.cross_entropy))
@@ -182,7 +182,7 @@ BAD = {
     "integer probabilities": lambda: (torch.randn(2, 3), torch.zeros(2, 3, dtype=torch.int64), {}),
     "weight too long": lambda: (torch.randn(2, 3), torch.zeros(2, dtype=torch.int64), {"weight": torch.ones(4)}),
     "smoothing 2": lambda: (torch.randn(2, 3), torch.zeros(2, dtype=torch.int64), {"label_smoothing": 2.0}),
-    "no such reduction": lambda: (torch.randn(2, 3), torch.zeros(2, dtype=torch.int64), {"reduction": "average"}),
+    "unknown reduction": lambda: (torch.randn(2, 3), torch.zeros(2, dtype=torch.int64), {"reduction": "average"}),
     "ignored probabilities": lambda: (torch.randn(2, 3), torch.rand(2, 3), {"ignore_index": 1}),
     "integer input": lambda: (torch.ones(2, 3, dtype=torch.int64), torch.zeros(2, dtype=torch.int64), {}),
 }
@@ -198,7 +198,7 @@ def test_bad_input_raises_what_stock_raises_and_names_the_arguments(bad):
 
 
 @pytest.mark.native
-def test_what_only_stock_takes_is_stock():
+def test_what_only_stock_takes_goes_to_stock():
     x, target = torch.randn(2, 3, requires_grad=True), torch.tensor([0, 2])
     with torchext.record_routes() as routes:
         F.cross_entropy(x, target)
@@ -232,8 +232,8 @@ def test_the_module_is_a_drop_in(options):
     [((64, 10), "stock"), ((512, 10), "native"), ((128, 100), "stock"), ((2000, 100), "native"), ((5,), "stock")],
     ids=str,
 )
-def test_few_logits_are_stocks_where_they_train(shape, backend):
-    """By the measured rule: stock's loops over 16 classes and more are vectors, over fewer they are not."""
+def test_few_logits_go_to_stock_in_training(shape, backend):
+    """By the measured rule: stock vectorises over 16 classes and more, not over fewer."""
     x, target = torch.randn(shape, requires_grad=True), indices(shape)
     with torchext.backend("auto"), torchext.record_routes() as routes:
         F.cross_entropy(x, target)

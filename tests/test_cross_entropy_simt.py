@@ -1,18 +1,18 @@
-"""What is particular to the CUDA kernels of cross_entropy, on csrc/simt: order of threads, maps, bad indices."""
+"""The CUDA kernels of cross_entropy, run on csrc/simt: order of threads, maps, bad indices."""
 
 import math
 
 import pytest
 import torch
 from cross_entropy_cases import class_sizes, indices, probabilities
+from matrix import DTYPES, needs_simt
 from torch.nn import functional as stock_F
 
 import torchext
 from torchext import _backend
 from torchext.nn import functional as F
 
-pytestmark = pytest.mark.skipif(_backend.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+pytestmark = needs_simt
 SHAPES = [(100, 10), (40, 64), (9, 1001), (3, 2500), (2, 20001), (3, 7, 50), (2, 1100, 9), (1, 1030, 16)]
 
 
@@ -35,13 +35,13 @@ def run(shape, dtype, soft, seed=0):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("soft", [False, True])
-def test_the_order_of_threads_and_blocks_does_not_show_in_a_single_bit(shape, dtype, soft):
+def test_results_do_not_depend_on_the_order_of_threads_and_blocks(shape, dtype, soft):
     runs = [run(shape, dtype, soft, seed) for seed in range(3)]
     assert all(torch.equal(a, b) for other in runs[1:] for a, b in zip(runs[0], other))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_rising_logits_and_far_ones_in_every_map(shape):
+def test_increasing_decreasing_and_huge_logits_in_every_map(shape):
     ramp = torch.linspace(-300, 300, shape[1], dtype=torch.float64).view(-1, *[1] * (len(shape) - 2))
     for x in (ramp.expand(shape), -ramp.expand(shape), 1e4 + ramp.expand(shape)):
         x = x.float().detach().requires_grad_()

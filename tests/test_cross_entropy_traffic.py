@@ -1,11 +1,12 @@
-"""Global memory that the GPU kernels read and write, counted by csrc/simt, against the least that the maths needs.
+"""Global memory that the GPU kernels read and write, counted by csrc/simt, against the floor.
 
 One row a launch: what is run, the kernel's name, and its floor in bytes. At most 5 % more is allowed.
 """
 
 import pytest
 import torch
-from traffic import launches, needs_simt
+from matrix import needs_simt
+from traffic import launches
 
 pytestmark = needs_simt
 ops = torch.ops.torchext
@@ -54,7 +55,7 @@ def test_the_sums_of_blocks_are_few():
 
 
 @pytest.mark.parametrize("smoothing, weighted", [(0.0, False), (0.1, True)])
-def test_cross_entropy_is_so_many_launches(smoothing, weighted):
+def test_cross_entropy_launches_these_kernels(smoothing, weighted):
     x, target, dloss = torch.randn(20, 30), torch.randint(30, (20,)), torch.ones(())
     options = (torch.rand(30) if weighted else None), -100, smoothing, 1
 

@@ -1,11 +1,11 @@
-"""What is particular to the Triton kernels of cross_entropy: edges of tiles, many tiles a program, bad indices."""
+"""The Triton kernels of cross_entropy: edges of tiles, many tiles per program, bad indices."""
 
 import math
 
 import pytest
 import torch
-from conftest import TRITON
 from cross_entropy_cases import class_sizes, indices, probabilities
+from matrix import TRITON
 from torch.nn import functional as stock_F
 
 from torchext.nn import functional as F
@@ -71,7 +71,7 @@ def test_an_index_out_of_range_fails_the_kernels_assertion(shape):
             F.cross_entropy(torch.randn(shape), target)
 
 
-def test_a_sure_prediction_keeps_its_digits():
+def test_a_confident_prediction_keeps_its_precision():
     gaps = torch.arange(1.0, 15.0)
     x = torch.stack([torch.zeros_like(gaps), -gaps], 1)
     loss = F.cross_entropy(x, torch.zeros(len(gaps), dtype=torch.int64), reduction="none")

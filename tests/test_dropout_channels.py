@@ -1,4 +1,4 @@
-"""dropout1d, 2d, 3d and feature_alpha_dropout: whole channels, one draw each, and stock's answer for every rank."""
+"""dropout1d, 2d, 3d and feature_alpha_dropout: whole channels, one draw each, and stock's result for every rank."""
 
 import warnings
 
@@ -32,7 +32,7 @@ def native():
 
 
 def coefficients(name, p):
-    """What a kept 1 and a dropped 1 become, taken from stock."""
+    """What a kept 1 and a dropped 1 become in stock."""
     stock = FORMS[name][1]
     shape = next(iter(FORMS[name][2]))
     values = stock(torch.ones(shape, dtype=torch.float64), p, True).unique().tolist()
@@ -106,7 +106,7 @@ def test_every_rank_gets_stocks_result_error_or_warning(name, rank):
 
 
 @pytest.mark.parametrize("name, shape", CASES)
-def test_nothing_to_draw_is_stocks_answer(name, shape):
+def test_without_anything_to_draw_the_result_matches_stock(name, shape):
     ours, stock, _ = FORMS[name]
     x = torch.ones(shape)
     assert torch.equal(ours(x, 0.5, False), x) and torch.equal(ours(x, 0.0, True), x)
@@ -155,7 +155,7 @@ MODULES = [nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout]
 
 
 @pytest.mark.parametrize("cls", MODULES)
-def test_the_module_is_stocks_to_everything_that_handles_modules(cls, assert_drop_in):
+def test_the_module_is_a_drop_in(cls, assert_drop_in):
     base = getattr(stock_nn, cls.__name__)
     x = torch.ones(30, 20, *[2] * {"1d": 1, "2d": 2, "3d": 3}.get(cls.__name__[-2:], 2))
     assert repr(cls(0.25, inplace=True)) == repr(base(0.25, inplace=True))

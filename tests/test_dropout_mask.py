@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import simt_kernels
 import torch
+from dropout_cases import seed_of
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
@@ -27,10 +28,6 @@ OPS = torch.ops.torchext.dropout
 def native():
     with torchext.backend("native"):
         yield
-
-
-def seed_of(value):
-    return torch.tensor(value, dtype=torch.int64)
 
 
 def mask(count, p, seed, overload="default"):
@@ -58,7 +55,7 @@ def test_every_length_drops_what_the_specification_says(case, op):
         assert torch.equal(y, torch.as_tensor(reference.keep(seed, count, 0.3)).to(case.dtype) * 2)
 
 
-# 2^18 elements draw four ties each time; the extremes keep and drop all but a few.
+# 2^18 elements draw about four ties each time; the extreme probabilities keep or drop all but a few.
 @pytest.mark.parametrize("p", [0.1, 1 / 3, 0.5, 0.5 + 2**-18, 1e-3, 0.999, 1e-6, 1 - 1e-6, 1e-12, 1 - 1e-12])
 @pytest.mark.parametrize("seed", [0, 1, 2**63 - 2, 0xDEADBEEF00000000])
 def test_every_probability_drops_what_the_specification_says(isa, p, seed):
@@ -137,7 +134,7 @@ def test_the_mask_does_not_depend_on_the_number_of_threads(threads):
 
 @simt_kernels.needs_compiler
 def test_blocks_beyond_32_bits(tmp_path):
-    """2^35 elements do not fit here: a C++ program runs the kernels on a window of them."""
+    """2^35 elements do not fit into memory: a C++ program runs the kernels on a window of them."""
     root, headers = Path(__file__).parent.parent, Path(torch.__file__).parent / "include"
     sources = [root / "tests/csrc/philox_window.cpp", root / "csrc/cpu/dropout.cpp", root / "csrc/cpu/isa.cpp"]
     flags = ["-std=c++20", "-O1", "-Wno-psabi", f"-I{headers}", f"-I{root / 'csrc'}"]
@@ -155,7 +152,7 @@ def test_blocks_beyond_32_bits_on_a_gpu(tmp_path):
 
 
 @pytest.mark.parametrize("p", [0.1, 1 / 3, 0.5, 1e-3, 0.999])
-def test_as_many_are_dropped_as_p_says(p):
+def test_the_fraction_dropped_is_p(p):
     count = 2**22
     for seed in range(3):
         dropped = count - int(mask(count, p, seed).sum())

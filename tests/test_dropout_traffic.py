@@ -1,13 +1,13 @@
-"""Bytes of global memory that each launch moves, counted by csrc/simt, against the floor: what must move at least."""
+"""Bytes of global memory that each launch moves, counted by csrc/simt, against the floor."""
 
 import pytest
 import torch
-from traffic import launches, needs_simt
+from matrix import DTYPES, needs_simt
+from traffic import launches
 
 pytestmark = needs_simt
 ops = torch.ops.torchext
 SEED = torch.tensor(3)
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def dropout(dtype, count, offset=0, in_place=False):
@@ -17,7 +17,7 @@ def dropout(dtype, count, offset=0, in_place=False):
     return lambda: op(x, SEED, 0.5, 2.0, 0.0, 0.0), (count * x.element_size() + 8, count * x.element_size())
 
 
-# What to run, and the bytes read and written at least: one launch each.
+# What to run, and the floors of bytes read and written: one launch each.
 ROWS = {
     f"{make.__name__} {str(dtype).removeprefix('torch.')} {options}": make(dtype, *options)
     for make, dtypes, several in [
@@ -29,7 +29,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("call, floor", ROWS.values(), ids=ROWS)
-def test_one_launch_moves_what_it_must_and_hardly_more(call, floor):
+def test_one_launch_moves_little_more_than_the_floor(call, floor):
     (launch,) = launches(call)
     for moved, least in zip((launch["read"], launch["written"]), floor):
         assert least <= moved <= 1.05 * least
@@ -51,5 +51,5 @@ def test_dropout_reads_and_writes_each_element_once_and_each_warp_the_seed(dtype
         assert (launch["read"], launch["written"]) == (least + 8 * warps, least)
 
 
-def test_dropout_of_nothing_is_no_launch():
+def test_an_empty_input_launches_nothing():
     assert launches(dropout(torch.float32, 0)[0]) == []

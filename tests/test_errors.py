@@ -1,4 +1,4 @@
-"""Bad arguments are refused by the exception that stock raises, whatever serves the call."""
+"""Bad arguments raise the exception that stock raises, whichever backend serves the call."""
 
 import numpy as np
 import pytest
@@ -40,12 +40,12 @@ BAD = {
     "None": None,
     "a list": [1.0, 2.0],
     "a list of one": ["mean"],
-    "no list": [],
+    "an empty list": [],
     "an array": np.ones((2, 3), "float32"),
     "a number": 3,
-    "less than none": -1,
+    "a negative number": -1,
     "a fraction": 0.5,
-    "too much": 1.5,
+    "a number above 1": 1.5,
     "NaN": float("nan"),
     "text": "text",
     "a tuple of three": (1, 1, 1),
@@ -78,7 +78,7 @@ def outcome(function, arguments):
 @pytest.mark.parametrize("backend", ["native", "auto"])
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("name, argument", [(name, argument) for name in GOOD for argument in GOOD[name]])
-def test_the_exception_is_stocks(name, argument, bad, backend):
+def test_the_exception_matches_stock(name, argument, bad, backend):
     if not hasattr(stock_F, name):
         pytest.skip(f"this torch has no {name}")
     arguments = GOOD[name] | {argument: BAD[bad]}
@@ -96,7 +96,7 @@ def test_a_missing_or_unknown_argument_is_a_type_error(name):
 
 
 @pytest.mark.parametrize("name", [name for name in GOOD if "dropout" in name])
-def test_dropout_of_an_inference_tensor_in_place_raises_as_stocks(name):
+def test_in_place_dropout_of_an_inference_tensor_raises_as_in_stock(name):
     with torch.inference_mode():
         x = GOOD[name]["input"].clone()
     arguments = {"input": x, "p": 0.5, "training": True, "inplace": True}

@@ -1,4 +1,4 @@
-"""explain() of the models users have: whatever is made, kept or changed during a forward pass, and left as it was."""
+"""explain() of users' models: whatever a forward pass makes, keeps or changes, the model is left as it was."""
 
 import copy
 import warnings
@@ -14,7 +14,7 @@ SIDE = 30
 
 
 class Model(torch.nn.Module):
-    """A model whose forward is a function of it."""
+    """A model whose forward is a given function."""
 
     def __init__(self, forward, **layers):
         super().__init__()
@@ -39,7 +39,7 @@ def explained(model, x=None):
     return [(c.layer, c.op) for c in choices]
 
 
-def test_layers_made_during_forward_go_by_the_name_around_them():
+def test_layers_made_during_forward_are_listed_under_the_enclosing_module():
     made = Model(lambda self, x: layers()(x))
     assert explained(made) == [("", "linear_relu"), ("", "linear")]
     assert explained(nn.Sequential(made, nn.Linear(SIDE, 2))) == [
@@ -49,18 +49,18 @@ def test_layers_made_during_forward_go_by_the_name_around_them():
     ]
 
 
-def test_layers_kept_in_a_list_go_by_the_name_around_them():
+def test_layers_kept_in_a_list_are_listed_under_the_enclosing_module():
     model = Model(lambda self, x: self.last(self.kept[0](x)), kept=[nn.Linear(SIDE, SIDE)], last=nn.Linear(SIDE, 2))
     assert explained(model) == [("", "linear"), ("last", "linear")]
 
 
-def test_a_sequential_nobody_registered_serves_layers_by_their_names():
+def test_layers_of_an_unregistered_sequential_keep_their_names():
     first, relu = nn.Linear(SIDE, SIDE), nn.ReLU()
     model = Model(lambda self, x: self.kept[0](x), kept=[nn.Sequential(first, relu)], first=first, relu=relu)
     assert explained(model) == [("first", "linear_relu")]
 
 
-def test_a_layer_of_two_names_goes_by_the_first():
+def test_a_layer_with_two_names_is_listed_under_the_first():
     layer = nn.Linear(SIDE, SIDE)
     assert explained(Model(lambda self, x: self.b(self.a(x)), a=layer, b=layer)) == [("a", "linear")] * 2
 
@@ -90,7 +90,7 @@ def changes_its_buffers(self, x):
     return self.layer(x)
 
 
-def test_buffers_are_restored_whatever_becomes_of_them():
+def test_buffers_are_restored_however_they_were_changed():
     model = Model(changes_its_buffers, layer=nn.Linear(SIDE, 2))
     for name in ("gone", "replaced", "resized", "elsewhere", "retyped", "shared"):
         model.register_buffer(name, torch.randn(2))
@@ -121,8 +121,8 @@ def test_a_failing_forward_leaves_neither_hooks_nor_changed_buffers():
     assert explained(nn.Linear(SIDE, 2)) == [("", "linear")]
 
 
-def test_a_graph_made_before_can_be_gone_back_through():
-    """Batch norm saves its statistics: writing them anew would count as a change."""
+def test_backward_works_through_a_graph_made_before():
+    """Batch norm saves its statistics for backward: rewriting them would count as a modification."""
     model = nn.Sequential(nn.Linear(SIDE, SIDE), nn.BatchNorm1d(SIDE)).eval()
     y = model(torch.randn(20, SIDE))
     explained(model)

@@ -1,4 +1,4 @@
-"""explain() in two threads at once: each has the calls of its own model, and the names of its own layers."""
+"""explain() in two threads: each records the calls of its own model under the names of its own layers."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ def model_of(barrier, *layers):
     return nn.Sequential(Waits(barrier), *layers, Waits(barrier), nn.Linear(30, 30), Waits(barrier))
 
 
-def test_two_models_at_once():
+def test_two_models_in_two_threads():
     barrier = threading.Barrier(2)
     models = model_of(barrier, nn.Linear(30, 30)), model_of(barrier, nn.Linear(30, 30), nn.ReLU())
     with ThreadPoolExecutor(2) as pool:
@@ -38,7 +38,7 @@ def test_two_models_at_once():
 
 
 def test_one_model_in_two_threads():
-    """Linear alone: what a Sequential joins, it joins where nobody but one explain watches."""
+    """Linear only: a Sequential joins layers only while a single explain observes it."""
     model = model_of(threading.Barrier(2), nn.Linear(30, 30))
     with ThreadPoolExecutor(2) as pool:
         assert [*pool.map(explained, [model, model])] == [[("1", "linear"), ("3", "linear")]] * 2

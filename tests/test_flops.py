@@ -1,4 +1,4 @@
-"""torch.utils.flop_counter counts for our ops what it counts for the stock calls they stand for."""
+"""torch.utils.flop_counter counts for our ops what it counts for the stock calls they replace."""
 
 import subprocess
 import sys
@@ -59,7 +59,7 @@ CASES = {
 
 
 def count(function):
-    """Our ops as the counter finds them, whoever watches."""
+    """Runs our ops even while the counter's mode is active."""
     with flop_counter.FlopCounterMode(display=False) as counter:
         counter.mode.sees_torchext = True
         result = function()
@@ -78,7 +78,7 @@ def test_forward_and_backward_count_as_stocks(name, frozen):
     for function in (theirs, ours):
         tensors = leaves(x, w, frozen)
         forward, y = count(lambda function=function, tensors=tensors: function(*tensors))
-        loss = function(*tensors).sum()  # nobody watches it
+        loss = function(*tensors).sum()  # no mode observes it
         counts.append((forward, count(y.sum().backward)[0], count(loss.backward)[0]))
         assert count(lambda function=function, tensors=tensors: function(*(t.detach() for t in tensors)))[0] == forward
     assert counts[0] == counts[1] and all(counts[0])
@@ -93,7 +93,7 @@ def graph(t):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_a_loss_that_makes_its_gradients_in_forward_counts_as_stocks_in_all(reduction):
+def test_a_loss_that_makes_its_gradients_in_forward_counts_as_stocks_in_total(reduction):
     totals = []
     for function in (linear_cross_entropy, ours_linear_cross_entropy):
         tensors = leaves((64, 32), (50, 32), None)
@@ -119,7 +119,7 @@ def test_every_op_that_multiplies_has_a_formula():
 
 
 @pytest.mark.parametrize("first", ["torchext", "torch.utils.flop_counter"])
-def test_registered_whichever_is_imported_first_and_no_import_of_ours_loads_the_counter(first):
+def test_formulas_are_registered_in_either_import_order_without_loading_the_counter(first):
     program = f"""
 import sys, importlib, torch
 before = [*sys.meta_path]

@@ -1,4 +1,4 @@
-"""What only a GPU can show: graphs, streams, no wait for the device, one mask on every device. Skipped without one."""
+"""What only a GPU can show: graphs, streams, no synchronisation, the same mask on every device."""
 
 import sys
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_a_captured_step_replays_with_the_same_results(backend, step):
         assert torch.equal(ours, want)
 
 
-def test_a_replayed_dropout_draws_anew(backend):
+def test_a_replayed_dropout_draws_a_new_mask(backend):
     x = torch.ones(1 << 16, device="cuda")
     F.dropout(x)
     torch.cuda.synchronize()
@@ -77,7 +77,7 @@ def test_a_step_runs_on_the_current_stream(backend, step):
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        torch.cuda._sleep(10_000_000)  # what runs elsewhere would overtake this
+        torch.cuda._sleep(10_000_000)  # work on another stream would overtake this
         torch.cuda.manual_seed(3)
         got = step()
     stream.synchronize()

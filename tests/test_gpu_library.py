@@ -1,4 +1,4 @@
-"""The library's products with ReLU in their epilogue: on a GPU; without one, on tensors that say they are a GPU's."""
+"""The library's products with ReLU in their epilogue, on a GPU; without one, on tensors that claim to be on one."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ EVERY = Row(Least(0, 0), Least(0, 0))
 
 @pytest.fixture
 def library(request, monkeypatch, cudnn):
-    """The library serves whatever it can; here by stock's two calls, where no cuDNN is."""
+    """The library serves whatever it can; stock's two calls stand in for it where there is no cuDNN."""
     with torch.device("cuda") if GPU else torch.device("cpu"):
         cudnn(deterministic=False)
         if not GPU:
@@ -56,7 +56,7 @@ def routes(call):
 
 @pytest.mark.parametrize("frozen", [(), (0,), (1,), (2,), (0, 1)], ids=str)
 @pytest.mark.parametrize("name", CALLS)
-def test_values_strides_and_gradients_are_stocks(library, name, frozen):
+def test_values_strides_and_gradients_match_stock(library, name, frozen):
     ours, theirs, shapes, options = CALLS[name]
     tensors = [t.requires_grad_(i not in frozen) for i, t in enumerate(leaves(*shapes))]
     used, y = routes(lambda: ours(*tensors, *options))
@@ -82,7 +82,7 @@ def test_first_and_second_derivatives(library, name):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_forward_alone_keeps_nothing(library, name):
+def test_forward_alone_saves_nothing(library, name):
     ours, _, shapes, options = CALLS[name]
     with torch.no_grad():
         used, y = routes(lambda: ours(*leaves(*shapes), *options))
@@ -92,7 +92,7 @@ def test_forward_alone_keeps_nothing(library, name):
 @pytest.mark.skipif(not GPU, reason="needs cuDNN and cuBLAS")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", CALLS)
-def test_nan_and_infinity_go_where_stocks_go(library, name, dtype):
+def test_nan_and_infinity_propagate_as_in_stock(library, name, dtype):
     ours, theirs, shapes, options = CALLS[name]
     x, w, b = (t.detach() for t in leaves(*shapes, dtype=dtype))
     x.view(-1)[3], x.view(-1)[20] = float("nan"), float("inf")
@@ -112,7 +112,7 @@ STOCKS = {
     "without a bias": conv(X, W, None),
     "grouped": conv(X, W[:, :1], B, groups=4),
     "dilated": conv(X, W, B, dilation=2),
-    "padding in words": conv(X, W, B, padding="same"),
+    "padding by name": conv(X, W, B, padding="same"),
     "one image": conv(X[0], W, B),
     "no image": conv(X[:0], W, B),
     "float64": conv(X.double(), W.double(), B.double()),
@@ -124,18 +124,18 @@ STOCKS = {
 
 
 @pytest.mark.parametrize("name", STOCKS)
-def test_what_was_not_measured_is_stocks(gpu, monkeypatch, cudnn, name):
+def test_unmeasured_calls_go_to_stock(gpu, monkeypatch, cudnn, name):
     cudnn(deterministic=False)
     for kind in _gpu_route.LIBRARY:
         monkeypatch.setitem(_gpu_route.LIBRARY, kind, EVERY)
     monkeypatch.setattr(_gpu_library, "_convolution_relu", lambda *a: 1 / 0)
     monkeypatch.setattr(_gpu_library, "_addmm_relu", lambda *a: 1 / 0)
-    if name == AUTOCAST:  # which torch turns off where there is no GPU
+    if name == AUTOCAST:  # which torch disables without a GPU
         monkeypatch.setattr(_gpu_library, "_is_autocast", lambda device: device == "cuda")
     assert routes(STOCKS[name])[0] == {"stock"}
 
 
-def test_a_convolution_under_capture_is_stocks_for_cudnn_cannot_try_its_algorithms_there(library):
+def test_a_convolution_under_capture_goes_to_stock_as_cudnn_cannot_benchmark_there(library):
     library.setattr(_gpu_route, "_is_capturing", lambda: True)
     x, w, b = leaves((2, 3, 8, 7), (4, 3, 3, 3), (4,))
     assert routes(lambda: F.conv2d_relu(x, w, b))[0] == {"stock"}
@@ -155,7 +155,7 @@ def test_where_the_library_finds_no_algorithm_stock_serves(library):
 
 
 @pytest.mark.parametrize("bias", ["b", 1.0, [1.0]])
-def test_a_bias_that_is_no_tensor_raises_what_stock_raises(library, bias):
+def test_a_bias_that_is_not_a_tensor_raises_what_stock_raises(library, bias):
     for ours, theirs, tensors in (
         (F.linear_relu, relu_of_linear, leaves((7, 5), (3, 5))),
         (F.conv2d_relu, relu_of_conv2d, leaves((2, 3, 8, 7), (4, 3, 3, 3))),
@@ -167,12 +167,12 @@ def test_a_bias_that_is_no_tensor_raises_what_stock_raises(library, bias):
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
-def test_a_traced_layer_is_stocks(library):
+def test_a_traced_layer_goes_to_stock(library):
     x = torch.randn(2, 3, 8, 7)
     layer = torchext.nn.ConvReLU2d(3, 4, 3)
     with torch.no_grad():
         used, traced = routes(lambda: torch.jit.trace(layer, x))
-    assert "stock" in used  # while it traced; what the trace is checked against runs as ever
+    assert "stock" in used  # while tracing; the run that checks the trace is served as usual
     torch.testing.assert_close(traced(x), layer(x), rtol=1e-3, atol=1e-3)
 
 
@@ -186,14 +186,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_cudnn_which_checks_no_shape_never_sees_a_wrong_one(library, name):
+def test_cudnn_never_sees_a_wrong_shape(library, name):
     library.setattr(_gpu_library, "_convolution_relu", lambda *a: pytest.fail("reached cuDNN"))
     *shapes, options = WRONG[name]
     with pytest.raises(RuntimeError):
         F.conv2d_relu(*map(torch.randn, shapes), **options)
 
 
-def test_deterministic_algorithms_are_asked_of_stock(library, cudnn):
+def test_deterministic_mode_goes_to_stock(library, cudnn):
     cudnn(deterministic=True)
     x, w, b = leaves((2, 3, 8, 7), (4, 3, 3, 3), (4,))
     assert routes(lambda: F.conv2d_relu(x, w, b))[0] == {"stock"}

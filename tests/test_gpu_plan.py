@@ -1,4 +1,4 @@
-"""`make gpu` without a GPU: its stages' limits, and a dry run of all of them, on the CPU, where neither git nor
+"""`make gpu` without a GPU: its stages' limits, and a dry run of all of them on the CPU, with neither git nor
 expecttest is."""
 
 import json
@@ -55,7 +55,7 @@ def test_every_stage_runs_leaves_its_results_and_is_not_run_twice(tmp_path, bare
     assert again.returncode == 0 and "rows" not in again.stdout
 
 
-def test_what_fails_is_told_and_what_is_late_is_stopped(tmp_path):
+def test_failures_are_reported_and_late_commands_are_stopped(tmp_path):
     slow = gpu.Stage(1, lambda plan: {
         "sleeps": [sys.executable, "-c", "import time; time.sleep(60)"],
         "fails": [sys.executable, "-c", "raise SystemExit(3)"],

@@ -1,4 +1,4 @@
-"""What "auto" takes on a GPU, without one: tensors of the CPU that say they are a GPU's."""
+"""What "auto" takes on a GPU, tested without one: CPU tensors that claim to be on a GPU."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def linear():
     return x, w, torch.randint(8, (8,))
 
 
-# Of each kind of call in the table: one, and its size there.
+# One call of each kind in the table, and its size as the table counts it.
 MEASURED = {
     "cross_entropy to 32 classes": (loss(16, 32), 512),
     "cross_entropy to 512 classes": (loss(16, 33), 528),
@@ -71,7 +71,7 @@ UNMEASURED = {
 
 
 def set_row(monkeypatch, kind, eager, graph=None):
-    """The table with one row alone."""
+    """The table with only one row."""
     rows = {kind: Row(Least(eager, eager if graph is None else graph), Least(NEVER, NEVER))}
     monkeypatch.setitem(TABLE, "native", rows)
     stem = kind.split()[0].strip(",")
@@ -86,7 +86,7 @@ def routes(call):
 
 
 @pytest.mark.parametrize("kind", MEASURED)
-def test_each_kind_of_call_is_ours_from_its_least_size_on(gpu, kind):
+def test_each_kind_of_call_is_ours_from_its_smallest_size_on(gpu, kind):
     call, size = MEASURED[kind]
     set_row(gpu, kind, size)
     assert routes(call) == {"native"}
@@ -106,7 +106,7 @@ def test_under_capture_the_devices_time_alone_decides(gpu, kind):
 
 
 @pytest.mark.parametrize("name", UNMEASURED)
-def test_what_the_table_does_not_name_is_stocks(gpu, name):
+def test_calls_the_table_does_not_name_go_to_stock(gpu, name):
     rows = {kind: Row(Least(0, 0), Least(0, 0)) for kind in MEASURED}
     gpu.setitem(TABLE, "native", rows)
     gpu.setitem(_gpu_route._SMALLEST, "native", {stem: Least(0, 0) for stem in STEMS})
@@ -151,7 +151,7 @@ RUNS = sorted((Path(__file__).parent.parent / "bench/results").glob("*/rows.json
 
 
 def kind_of(row):
-    """The op, the kind of call and the size of a measured row; None where the row does not tell."""
+    """The op, the kind of call and the size of a measured row; None if the row does not determine them."""
     shape, op, size = row["shape"], row["op"], torch.Size(row["shape"]).numel()
     if op == "cross_entropy":
         few = next((f" to {most} classes" for most in (32, 512) if shape[1] <= most), "")
@@ -187,7 +187,7 @@ def test_linear_cross_entropy_is_ours_where_stocks_logits_do_not_fit(gpu):
 
 
 def joined(monkeypatch, first, *rest, x):
-    """How many modules of a Sequential are called as such: what is joined is not."""
+    """How many modules of a Sequential are called themselves: joined ones are not."""
     calls = []
     layers = [first, *rest]
     monkeypatch.setattr(torchext.sequential, "_served", lambda layers, input: calls.append(len(layers)) or input)
@@ -209,7 +209,7 @@ def test_eager_training_looks_for_joined_layers_only_where_one_can_be_ours(gpu):
 
 
 def test_where_no_cuda_was_built_triton_serves():
-    """In an interpreter whose torch says it knows CUDA: each op gets a CUDA kernel, the launcher of its own."""
+    """In an interpreter whose torch claims CUDA: each op gets its own launcher as the CUDA kernel."""
     script = """
 import torch
 torch.version.cuda = "13.0"

@@ -1,11 +1,11 @@
-"""The program that compute-sanitizer watches agrees with stock: on a GPU; without one on csrc/simt, and interpreted."""
+"""The program run under compute-sanitizer agrees with stock: on a GPU, or on csrc/simt and Triton's interpreter."""
 
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import GPU, TRITON, on_device_of
+from matrix import GPU, TRITON, on_device_of
 
 import torchext
 from torchext import _op, _backend

@@ -1,4 +1,4 @@
-"""A GPU's run in tables: lost rows are marked, the worst is named, nobody is left out; README holds the kept runs."""
+"""A GPU's run in tables: slower rows are marked, the worst is named, none is omitted; README holds the kept runs."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ DEVICE = {"device": "NVIDIA Test 80GB", "threads": "4", "torch": "2.11", "date":
 
 
 def a_row(n, dtype="float32", **providers):
-    """Providers by their microseconds on the device, a call of each 100 more; stock takes 20 unless told."""
+    """Providers by their microseconds on the device; a call takes 100 more. Stock takes 20 unless given."""
     timed = lambda us: {f"{mode}_{kind}": us + (100 if kind == "call" else 0) for mode in gpu_run.MODES
                         for kind in gpu_run.KINDS}  # fmt: skip
     named = {"stock": 20.0, **providers}
@@ -39,7 +39,7 @@ def a_run(rows, **more):
 
 
 def cells(text):
-    """The Markdown table's lines, a dict each."""
+    """The Markdown table's rows, a dict each."""
     head, _, *body = [
         [cell.strip() for cell in line[1:-1].split(" | ")] for line in text.splitlines() if line[:1] == "|"
     ]
@@ -68,13 +68,13 @@ def test_the_readme_shows_the_median_row_and_names_the_worst():
     assert "what every call takes by default" in gpu_table.short(run)
 
 
-def test_without_auto_the_faster_one_on_the_device_stands_for_us():
+def test_without_auto_our_fastest_on_the_device_is_shown():
     run = a_run([a_row(64, native=40.0, triton=10.0), a_row(128, native=10.0, triton={"failed": "ValueError: no"})])
     assert [gpu_run.served(row) for row in run.rows] == ["triton", "native"]
     assert 'the one of "native" and "triton"' in gpu_table.short(run) and "failed" not in gpu_table.short(run)
 
 
-def test_what_failed_is_told():
+def test_failures_are_shown():
     failed = {"failed": "OutOfResources: 1 | 2\nand more"}
     run = a_run([a_row(64, native=40.0, auto=failed), a_row(128, auto=10.0)])
     assert "OutOfResources: 1 / 2" in gpu_table.long(run) and "and more" not in gpu_table.long(run)
@@ -83,13 +83,13 @@ def test_what_failed_is_told():
     assert line["rows slower by 5 %, device and call"] == "none of 1 measured"
 
 
-def test_a_row_left_to_stock_is_no_worst_row_of_ours():
+def test_a_row_left_to_stock_is_never_our_worst_row():
     left = {"route": "stock", "training_device": 21.0, "training_call": 125.0}
     (line,) = cells(gpu_table.short(a_run([a_row(64, auto=left), a_row(128, auto=10.0)])))
     assert line["taken"] == "1 of 2" and line["worst row taken, device"] == "2.00x at (128) p=0.5"
 
 
-def test_a_row_that_no_graph_could_take_still_has_its_call():
+def test_a_row_that_cannot_be_captured_still_shows_its_call():
     taken = {"route": "native", "training_call": 60.0, "uncaptured": "RuntimeError: not permitted"}
     text = gpu_table.long(a_run([a_row(64, auto=taken), a_row(128, auto=10.0)]))
     assert "60 us (2.00x)" in text and "| auto: native |" in text and "uncaptured: RuntimeError" in text
@@ -105,7 +105,7 @@ def test_networks_are_shown_eager_and_graphed():
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
-    """A README and a place of kept runs; and in another folder what `make gpu` left."""
+    """A README and a folder of kept runs; and, in another folder, a run of `make gpu`."""
     (tmp_path / "README.md").write_text(f"a\n{gpu_table.BEGIN}\nold\n{gpu_table.END}\nb\n")
     monkeypatch.setattr(table, "README", tmp_path / "README.md")
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
@@ -130,7 +130,7 @@ def test_a_run_is_kept_under_its_device_and_written_into_the_readme(kept):
     assert text.startswith("a\n") and text.endswith("\nb\n") and "old" not in text
     assert text.split(gpu_table.BEGIN)[1].split(gpu_table.END)[0].strip() == gpu_table.readme_table()
     assert "steps passed, proofs FAILED" in (target / "rows.md").read_text()
-    assert main(["keep-gpu", str(target)]) == main(["keep-gpu"]) == 0  # where it lies, and nothing new
+    assert main(["keep-gpu", str(target)]) == main(["keep-gpu"]) == 0  # in place, without a second copy
     assert (kept / "README.md").read_text() == text and gpu_run.load(target).rows == run.rows
     assert not list(target.glob("*.part"))
 
@@ -157,13 +157,13 @@ def test_readme_holds_the_table_of_the_kept_runs():
         assert (folder / "rows.md").read_text() == gpu_table.long(gpu_run.load(folder))
 
 
-def test_a_run_has_a_line_to_each_row_and_goes_on_where_it_ended(tmp_path, monkeypatch, capsys):
+def test_a_run_writes_a_line_per_row_and_resumes(tmp_path, monkeypatch, capsys):
     out = tmp_path / "rows.json"
     monkeypatch.setattr(sys, "argv", ["gpu_rows", str(out), "--providers", "stock"])
     little = [case for case in gpu_sizes.cases() if case.op == "dropout"][:2]
     for chosen in (little[:1], little):
         monkeypatch.setattr(gpu_rows, "cases", chosen.copy)
         assert gpu_rows.main() == 0
-        assert capsys.readouterr().out.count("dropout (") == 1  # the new one alone
+        assert capsys.readouterr().out.count("dropout (") == 1  # only the new one
         lines = [line for line in out.read_text().splitlines() if line.startswith('{"op"')]
         assert [json.loads(line.rstrip(","))["shape"] for line in lines] == [[*case.size.shape] for case in chosen]

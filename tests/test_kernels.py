@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from conftest import needs_triton
+from matrix import needs_triton
 
 import torchext
 from torchext import _backend
@@ -41,7 +41,7 @@ def test_torch_compile_sees_the_kernel_and_what_it_writes():
     assert "torchext" not in graph
 
 
-def test_without_the_interpreter_the_cpu_is_served_by_stock_and_told_why():
+def test_without_the_interpreter_the_cpu_is_served_by_stock_and_the_route_says_why():
     script = (
         "import torch, torchext\n"
         "from torchext.nn import functional as F\n"
@@ -63,7 +63,7 @@ def test_an_empty_grid_launches_nothing():
     launch.launch(None, (0, 3), torch.empty(0))
 
 
-def test_of_a_kernel_that_checks_targets_triton_checks_no_overflow():
+def test_a_kernel_that_checks_targets_has_no_overflow_checks():
     kernel = mock.MagicMock()
     launch.launch(kernel, (1,), torch.empty(0))
     assert kernel[(1,)].call_args.kwargs["sanitize_overflow"] is False

@@ -15,7 +15,7 @@ def leaves(case, n, k, c, places=(), bias=True):
     return inputs + ([case.leaf(c, *places)] if bias else [])
 
 
-# A chunk of 3 leaves 7 rows a last chunk of 1; None is one chunk of all.
+# Chunks of 3 split 7 rows into 3, 3 and 1; None is one chunk of all rows.
 @pytest.mark.parametrize("chunk", [None, 3])
 @pytest.mark.parametrize(
     "n, k, c, places", [(7, 5, 3, ()), (7, 24, 70, ()), (1, 1, 1, ()), (7, 3, 5, (2,)), (4, 3, 40, (3, 2))]
@@ -51,7 +51,7 @@ def test_empty_sizes(case, n, k, reduction):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_nothing_but_ignored_targets(case, reduction):
+def test_all_targets_ignored(case, reduction):
     target = torch.full((4,), 2)
     ours, stock = both(target, reduction=reduction, ignore_index=2, chunk=3)
     case.assert_same_as_stock(ours, stock, leaves(case, 4, 3, 5))
@@ -68,7 +68,7 @@ def test_mean_over_targets_of_no_weight_is_nan(case, reduction):
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("probable", [False, True])
-def test_one_row_without_its_dimension(case, reduction, probable):
+def test_one_row_without_batch_dimension(case, reduction, probable):
     x, w, b = case.leaf(1, 4), case.leaf(5, 4), case.leaf(5)
     target = targets(1, 5, probable=probable)
     loss = both(target, reduction=reduction)[0](x, w, b)
@@ -95,7 +95,7 @@ def test_any_layout_of_the_inputs(case, layout):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_nan_and_infinity_go_through(case, value):
+def test_nan_and_infinity_propagate(case, value):
     x, w = case.tensor(5, 4), torch.ones(6, 4, dtype=case.dtype)
     x[1, 2] = value
     results = []
@@ -136,7 +136,7 @@ def test_any_shape_any_options_and_any_subset_of_gradients(
         torch.testing.assert_close(got, expected, equal_nan=True)
 
 
-# Sizes whose chunk is chosen: 32 MiB are 208 rows of 40000 classes, so 500 rows are three.
+# Sizes whose chunk is chosen by our rule: 32 MiB are 208 rows of 40000 classes, so 500 rows are three chunks.
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_chunks_of_the_size_chosen(reduction):
     inputs = [torch.randn(*s, requires_grad=True) for s in ((500, 4), (40000, 4), (40000,))]
@@ -172,12 +172,12 @@ def test_the_peak_is_the_results_and_one_chunk(reduction):
     results, chunk = 4 * (n * k + c * k), 32 << 20
     assert results + chunk * 0.9 < ours < 1.05 * (results + chunk)
     assert ours < 0.15 * stock, f"{ours} bytes, the unfused path's {stock}"
-    if reduction == "mean":  # the gradient is kept for a second backward: one more of the results
+    if reduction == "mean":  # the gradient is kept for a second backward: one more copy of the results
         kept = peak_bytes(lambda: F.linear_cross_entropy(x, w, target).backward(retain_graph=True))
         assert kept < 1.05 * (2 * results + chunk)
 
 
-def test_without_gradients_none_is_made():
+def test_gradients_are_made_only_where_wanted():
     x, w, target = torch.randn(64, 8), torch.randn(1000, 8), targets(64, 1000)
     with torch.no_grad():
         peak = peak_bytes(lambda: F.linear_cross_entropy(x, w, target))

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from traffic import launches, needs_simt
+from matrix import needs_simt
+from traffic import launches
 
 pytestmark = needs_simt
 ops = torch.ops.torchext
@@ -16,7 +17,7 @@ def run(dtype, n, k, c, chunk, wanted):
 
 # The first share of three is only written to the accumulators, the second is added, the third ends in the result.
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_shares_are_added_without_a_byte_too_much(dtype):
+def test_shares_are_added_with_the_least_traffic(dtype):
     done = [x for x in run(dtype, 12, 16, 40, 4, (False, True, False)) if x["kernel"].startswith("add_share_kernel")]
     share, sums = 40 * 16 * dtype.itemsize, 40 * 16 * 4
     moved = [(x["read"], x["written"]) for x in done]
@@ -31,7 +32,7 @@ def test_only_what_is_wanted_is_launched():
     assert names[0] == "target_weight_kernel" and names[-4] == "gradient_rows_kernel"
 
 
-def test_the_mean_s_divisor_reads_each_target_once():
+def test_the_means_divisor_reads_each_target_once():
     first = run(torch.float32, 2000, 4, 8, 2000, (True, False, False))[0]
     assert first["kernel"].startswith("target_weight_kernel")
     assert (first["read"], first["written"]) == (2000 * 8, 4)

@@ -4,19 +4,19 @@ import pytest
 import torch
 
 import torchext
-from torchext.linear_relu import LIBRARY, NATIVE
+from torchext._linear_relu_route import LIBRARYS_PRODUCT, OUR_PRODUCT
 from torchext.nn import functional as F
 
 ops = torch.ops.torchext
-# Tiles are 4 to 16 rows by 6 to 48 columns, blocks 264 (AVX2, float) and fewer steps deep, 256 rows and 504 columns.
+# Tiles are 4 to 16 rows by 6 to 48 columns; blocks are up to 264 deep (AVX2, float), 256 rows by 504 columns.
 ROWS = (*range(1, 10), 11, 12, 13, 15, 17, 23, 25)
 COLUMNS = (*range(1, 10), 12, 13, 15, 16, 17, 23, 24, 25, 31, 33, 47, 48, 49)
 DEEP = (1, 2, 7, 8, 9, 17, 131, 133, 263, 264, 265, 529)
 BLOCKS = [(257, 40, 31), (31, 40, 505), (300, 10, 520), (70, 1024, 20), (20, 512, 70)]
 
 
-def product(dtype, m, k, n, relu=True, algorithm=NATIVE):
-    """linear_relu and all of its gradients, by our kernels, by stock's and in float64; of small whole numbers."""
+def product(dtype, m, k, n, relu=True, algorithm=OUR_PRODUCT):
+    """linear_relu and all of its gradients, by our kernels, by stock's and in float64; of small integers."""
     torch.manual_seed(m * 5003 + k * 71 + n)
     x, w, b, dy = (torch.randint(-3, 4, s).to(dtype) for s in ((m, k), (n, k), (n,), (m, n)))
     y = (ops.linear_relu if relu else ops.linear)(x, w, b, algorithm)
@@ -28,8 +28,8 @@ def product(dtype, m, k, n, relu=True, algorithm=NATIVE):
     return ours, (y, dz @ w, dz.t() @ x, dz.sum(0))
 
 
-def assert_exact(dtype, m, k, n, relu=True, algorithm=NATIVE):
-    """Sums of small whole numbers are exact in float32: only the last rounding, to `dtype`, is left."""
+def assert_exact(dtype, m, k, n, relu=True, algorithm=OUR_PRODUCT):
+    """Sums of small integers are exact in float32: only the last rounding, to `dtype`, remains."""
     for what, ours, exact in zip(("y", "dx", "dw", "db"), *product(dtype, m, k, n, relu, algorithm)):
         assert torch.equal(ours, exact.to(dtype)), f"{what} of m = {m}, k = {k}, n = {n}"
 
@@ -56,7 +56,7 @@ def test_several_blocks_of_rows_columns_and_depth(cpu_isa, m, k, n):
     assert_exact(torch.bfloat16, m, k, n)
 
 
-def test_blocks_of_all_three_at_once(cpu_isa):
+def test_blocks_of_all_three_together(cpu_isa):
     for dtype in (torch.float32, torch.bfloat16):
         assert_exact(dtype, 259, 300, 507)
 
@@ -64,7 +64,7 @@ def test_blocks_of_all_three_at_once(cpu_isa):
 @pytest.mark.parametrize("m, k, n", [*BLOCKS, (259, 300, 507)])
 @pytest.mark.parametrize("relu", [False, True])
 def test_products_by_the_library_are_exact_too(m, k, n, relu):
-    assert_exact(torch.float32, m, k, n, relu, LIBRARY)  # of 16-bit types it rounds before the bias is added
+    assert_exact(torch.float32, m, k, n, relu, LIBRARYS_PRODUCT)  # of 16-bit types it rounds before the bias is added
 
 
 LAYOUTS = {
@@ -84,15 +84,15 @@ LAYOUTS = {
 def test_operands_of_any_layout(cpu_isa, x_layout, w_layout, m, k, n):
     x, w, b, dy = (torch.randn(*s) for s in ((m, k), (n, k), (n,), (m, n)))
     x, w = x_layout(x), w_layout(w)
-    got = (ops.linear(x, w, b, NATIVE), *ops.linear_backward(dy, x, w, None, NATIVE, True, True, True))
-    dense = (ops.linear(x.contiguous(), w.contiguous(), b, NATIVE),
-             *ops.linear_backward(dy, x.contiguous(), w.contiguous(), None, NATIVE, True, True, True))  # fmt: skip
+    got = (ops.linear(x, w, b, OUR_PRODUCT), *ops.linear_backward(dy, x, w, None, OUR_PRODUCT, True, True, True))
+    dense = (ops.linear(x.contiguous(), w.contiguous(), b, OUR_PRODUCT),
+             *ops.linear_backward(dy, x.contiguous(), w.contiguous(), None, OUR_PRODUCT, True, True, True))  # fmt: skip
     assert all(torch.equal(ours, want) for ours, want in zip(got, dense))
 
 
 @pytest.mark.parametrize("m, k, n", [(2000, 30, 40), (40, 30, 2000), (300, 600, 130), (64, 784, 500), (513, 300, 10)])
-@pytest.mark.parametrize("algorithm", [LIBRARY, NATIVE])
-def test_the_number_of_threads_does_not_show_in_a_single_bit(threads, cpu_isa, algorithm, m, k, n):
+@pytest.mark.parametrize("algorithm", [LIBRARYS_PRODUCT, OUR_PRODUCT])
+def test_results_do_not_depend_on_the_number_of_threads(threads, cpu_isa, algorithm, m, k, n):
     x, w, b, dy = (torch.randn(*s) for s in ((m, k), (n, k), (n,), (m, n)))
     results = []
     for count in (1, 2, 3, 4):
@@ -106,28 +106,10 @@ def test_nan_and_infinity_stay_in_their_rows_and_columns(cpu_isa):
     x, w, b = torch.randn(30, 20), torch.randn(50, 20), torch.randn(50)
     x[7, 3], w[31, 4], b[49] = float("nan"), float("inf"), float("nan")
     want = torch.nn.functional.linear(x.double(), w.double(), b.double()).relu()
-    got = ops.linear_relu(x, w, b, NATIVE)
+    got = ops.linear_relu(x, w, b, OUR_PRODUCT)
     assert torch.equal(got.isnan(), want.isnan()) and torch.equal(got.isinf(), want.isinf())
     dy = torch.randn(30, 50)
-    dx, dw, db = ops.linear_backward(dy, x, w, got, NATIVE, True, True, True)
+    dx, dw, db = ops.linear_backward(dy, x, w, got, OUR_PRODUCT, True, True, True)
     dz = torch.where(got <= 0, 0.0, dy).double()
     for ours, exact in ((dx, dz @ w.double()), (dw, dz.t() @ x.double()), (db, dz.sum(0))):
         assert torch.equal(ours.isnan(), exact.isnan())
-
-
-def test_auto_leaves_products_of_a_matrix_and_a_vector_to_stock():
-    w = torch.ones(1000, 300)
-    with torchext.backend("auto"), torchext.record_routes() as routes:
-        for rows in (1, 2):
-            assert (F.linear_relu(torch.ones(rows, 300), w) == 300).all()
-    assert [r.backend for r in routes] == ["stock", "native"]
-
-
-@pytest.mark.parametrize("zen4", [False, True])
-def test_auto_leaves_wide_products_without_relu_to_stock_where_mkl_is_at_the_peak(monkeypatch, zen4):
-    monkeypatch.setattr(torchext.linear_relu, "_SMALL_WIDE", 1 << 23 if zen4 else torchext.linear_relu._SMALL)
-    with torchext.backend("auto"), torchext.record_routes() as routes:
-        for rows, columns in ((1, 200), (2, 200), (300, 16), (300, 200)):
-            assert (F.linear(torch.ones(rows, 300), torch.ones(columns, 300)) == 300).all()
-    wide = "stock" if zen4 else "native"
-    assert [r.backend for r in routes] == ["stock", wide, "native", "native"]

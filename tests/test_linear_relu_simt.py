@@ -1,13 +1,12 @@
-"""What is particular to the CUDA kernels of linear_relu, seen on csrc/simt: order of threads, TF32, tiles, traffic."""
+"""The CUDA kernels of linear_relu, run on csrc/simt: order of threads, TF32, tiles, traffic."""
 
 import pytest
 import torch
+from matrix import DTYPES, needs_simt
 
-from torchext import _backend
-from torchext.linear_relu import NATIVE
+from torchext._linear_relu_route import OUR_PRODUCT
 
-pytestmark = pytest.mark.skipif(_backend.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+pytestmark = needs_simt
 ops = torch.ops.torchext
 
 
@@ -15,12 +14,12 @@ def run(dtype, m, k, n, seed=0):
     torch.manual_seed(0)
     _backend.simt().seed(seed)
     x, w, b, dy = (torch.randn(*s, dtype=torch.float64).to(dtype) for s in ((m, k), (n, k), (n,), (m, n)))
-    y = ops.linear_relu.simt(x, w, b, NATIVE)
-    return (x, w, b, dy), (y, *ops.linear_backward.simt(dy, x, w, y, NATIVE, True, True, True))
+    y = ops.linear_relu.simt(x, w, b, OUR_PRODUCT)
+    return (x, w, b, dy), (y, *ops.linear_backward.simt(dy, x, w, y, OUR_PRODUCT, True, True, True))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_order_of_threads_and_blocks_does_not_show_in_a_single_bit(dtype):
+def test_results_do_not_depend_on_the_order_of_threads_and_blocks(dtype):
     runs = [run(dtype, 70, 300, 40, seed)[1] for seed in range(4)]  # k is split, rows are summed in pieces
     assert all(torch.equal(a, b) for other in runs[1:] for a, b in zip(runs[0], other))
 

@@ -1,27 +1,27 @@
-"""Bytes of global memory that linear_relu's launches move, counted by csrc/simt, against what must move at least."""
+"""Bytes of global memory that linear_relu's launches move, counted by csrc/simt, against the floor."""
 
 import pytest
 import torch
-from traffic import launches, needs_simt
+from matrix import DTYPES, needs_simt
+from traffic import launches
 
-from torchext.linear_relu import NATIVE
+from torchext._linear_relu_route import OUR_PRODUCT
 
 pytestmark = needs_simt
 ops = torch.ops.torchext
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def products(dtype, m, k, n):
     """The launches of forward, mask, dx and dw; and the bytes of x, w and y."""
     x, w, dy = (torch.randn(s).to(dtype) for s in ((m, k), (n, k), (m, n)))
     results = []
-    forward = launches(lambda: results.append(ops.linear_relu.simt(x, w, None, NATIVE)))
+    forward = launches(lambda: results.append(ops.linear_relu.simt(x, w, None, OUR_PRODUCT)))
     (y,) = results
     dx, dw = (
-        launches(lambda w_=wanted: ops.linear_backward.simt(dy, x, w, None, NATIVE, *w_))
+        launches(lambda w_=wanted: ops.linear_backward.simt(dy, x, w, None, OUR_PRODUCT, *w_))
         for wanted in ((1, 0, 0), (0, 1, 0))
     )
-    mask = launches(lambda: ops.linear_backward.simt(dy, x, w, y, NATIVE, False, False, True))
+    mask = launches(lambda: ops.linear_backward.simt(dy, x, w, y, OUR_PRODUCT, False, False, True))
     return (forward, dx, dw), mask, [t.numel() * t.element_size() for t in (x, w, y)]
 
 
@@ -29,7 +29,7 @@ def moved(launched):
     return sum(launch["read"] + launch["written"] for launch in launched)
 
 
-# (m, k, n); and how often the floor of x, w and y forward, dx and dw move at most: an operand is read once for each
+# (m, k, n); and how many times the floor of x, w and y forward, dx and dw may move: an operand is read once for each
 # tile of the other side, and where k is split its pieces are written and read.
 ROWS = [((64, 64, 64), 1), ((128, 32, 64), 1.6), ((256, 64, 256), 2), ((33, 600, 24), 1.4), ((130, 35, 70), 1.9)]
 

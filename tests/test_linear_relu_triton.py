@@ -1,8 +1,8 @@
-"""What is particular to the Triton kernels of linear_relu: which tiles, copies and precision a product gets."""
+"""The Triton kernels of linear_relu: which tiles, copies and precision a product gets."""
 
 import pytest
 import torch
-from conftest import TRITON
+from matrix import DTYPES, TRITON
 
 if not TRITON:
     pytest.skip("needs Triton, and a GPU or its interpreter", allow_module_level=True)
@@ -10,20 +10,19 @@ if not TRITON:
 from torchext.kernels import launch, linear_relu, product
 from torchext.linear_relu import NATIVE
 
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 ops = torch.ops.torchext
 pytestmark = pytest.mark.usefixtures("on_triton")
 
 
 @pytest.fixture(autouse=True)
 def eight_processors(monkeypatch):
-    """The interpreter's: on a GPU of 132 the same sizes would leave large tiles alone."""
+    """As the interpreter has: with 132 the same sizes would not get large tiles."""
     for module in (launch, linear_relu, product):
         monkeypatch.setattr(module, "processors", lambda x: 8)
 
 
 def run(dtype, m, k, n, spread=1):
-    """Results, and what they should be; rows lie `spread` times as far apart as they must."""
+    """Results and expected results; rows lie `spread` times as far apart as needed."""
     torch.manual_seed(0)
     x, w, dy = (torch.randn(r, c * spread, dtype=torch.float64).to(dtype)[:, :c] for r, c in ((m, k), (n, k), (m, n)))
     b = torch.randn(n, dtype=torch.float64).to(dtype)
@@ -83,7 +82,7 @@ def test_small_tiles(dtype, m, k, n, launched):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_long_sums_fall_into_pieces_added_in_one_order(dtype, launched):
+def test_long_sums_are_split_into_pieces_added_in_a_fixed_order(dtype, launched):
     first, wants = run(dtype, 70, 2000, 40)
     assert_right(first, wants)
     assert launched[0][:2] == ["product_kernel", "add_pieces_kernel"]

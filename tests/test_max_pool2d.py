@@ -1,4 +1,4 @@
-"""max_pool2d against stock: pooling rounds nothing forward, so values, indices and strides are stock's to the bit."""
+"""max_pool2d against stock: forward rounds nothing, so values, indices and strides match to the bit."""
 
 import itertools
 import math
@@ -7,65 +7,26 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from torch.nn import functional as stock_F
+from max_pool2d_cases import EXACT, INF, LAYOUTS, NAN, WINDOWS, channels_last, stock_pool
 
 import torchext
 from torchext.nn import functional as F
 
-NAN, INF = float("nan"), float("inf")
-EXACT = {"rtol": 0, "atol": 0, "equal_nan": True}
-
 
 @pytest.fixture(autouse=True)
 def one_thread(threads):
-    """Stock wakes every thread for the smallest map: minutes over all these, on a busy machine."""
+    """Stock wakes every thread even for the smallest map: minutes over all these tests on a busy machine."""
     threads(1)
 
 
-def channels_last(t):
-    return t.contiguous(memory_format=torch.channels_last)
-
-
-def misaligned(t):
-    return torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape)
-
-
-LAYOUTS = {
-    "contiguous": lambda t: t,
-    "channels_last": channels_last,
-    "misaligned": misaligned,
-    "sliced": lambda t: torch.cat([t, t], -1)[..., : t.shape[-1]],
-    "every other channel, channels_last": lambda t: channels_last(t.repeat_interleave(2, 1))[:, ::2],
-    "rows and columns swapped": lambda t: t.transpose(-1, -2).contiguous().transpose(-1, -2),
-    "expanded": lambda t: t[:1].expand(t.shape),
-}
-# kernel, stride, padding, dilation, ceil: each way through the kernels
-WINDOWS = [
-    (2, 2, 0, 1, False),
-    (2, 2, 0, 1, True),
-    (2, 2, 1, 1, False),
-    (3, 2, 1, 1, False),
-    (3, 1, 1, 1, True),
-    (3, 3, 0, 1, False),
-    ((3, 2), (1, 2), (1, 0), (2, 1), False),
-    ((1, 5), (3, 1), (0, 2), 1, True),
-    (5, (2, 4), 2, (1, 3), True),
-    (1, 2, 0, 1, False),
-]
-
-
-def stock_pool(x, *window):
-    return stock_F.max_pool2d(x, *window, return_indices=True)
-
-
 def stock_gradient(x, window, dy):
-    """On the CPU: on a GPU stock may add in any order."""
+    """Computed on the CPU: on a GPU stock may add in any order."""
     leaf = x.detach().cpu().requires_grad_()
     return torch.autograd.grad(stock_pool(leaf, *window)[0], leaf, dy.to("cpu", x.dtype))[0].to(x.device)
 
 
 def judge(x):
-    """What stock is to pool: of windows whose values are all -inf its channels_last kernel on CUDA gives index 0."""
+    """What stock pools for comparison: its channels_last CUDA kernel gives index 0 where a window is all -inf."""
     return x.contiguous() if x.is_cuda and (x == -INF).any() else x
 
 
@@ -95,7 +56,7 @@ def assert_same_as_stock(x, window, dy_layout=lambda t: t):
 @pytest.mark.native
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_values_indices_gradients_and_strides_are_stocks(case, window, layout):
+def test_values_indices_gradients_and_strides_match_stock(case, window, layout):
     for shape in ((2, 3, 13, 17), (1, 37, 15, 40)):
         assert_same_as_stock(LAYOUTS[layout](case.tensor(*shape)), window, LAYOUTS[layout])
 
@@ -195,7 +156,7 @@ def test_a_window_without_a_tap_inside_passes_no_gradient(isa):
     "k, stride, pad, out", [(2, 2, 0, 6), (2, 2, 1, 7), (3, 2, 1, 6), (3, 1, 1, 12), (3, 3, 0, 4), (5, 3, 2, 4)]
 )
 def test_dead_outputs_pass_no_gradient(case, last, k, stride, pad, out):
-    """255, which pooling fused behind ReLU gives to outputs that ReLU killed."""
+    """Offset 255 marks outputs that are 0 after ReLU in the ops that fuse the two."""
     dead = torch.full((6, 3, out, out), 255, dtype=torch.uint8)
     window = (k, k, stride, stride, pad, pad, 1, 1)
     backward = getattr(torch.ops.torchext.max_pool2d_backward, case.overload)

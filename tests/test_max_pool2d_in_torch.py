@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_max_pool2d import EXACT, LAYOUTS, channels_last, stock_pool
+from max_pool2d_cases import EXACT, LAYOUTS, channels_last, stock_pool
 from torch import library
 from torch import nn as stock_nn
 from torch.nn import functional as stock_F
@@ -59,7 +59,7 @@ def test_compiles_whole(dynamic, backend, indices):
 
 
 def derivatives(pool, x, orders=3):
-    """Of a sum of fourth powers of the pooled, from the first on."""
+    """The first `orders` derivatives of a sum of fourth powers of the pooled map."""
     y = pool(x).pow(4).sum()
     found = []
     for _ in range(orders):
@@ -72,7 +72,7 @@ def derivatives(pool, x, orders=3):
 @pytest.mark.native
 @pytest.mark.parametrize("window", [(2,), (3, 2, 1), (3, 1, 1)], ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_derivatives_of_any_order_are_stocks_and_none_is_a_scattered_sum(isa, window, layout, trace):
+def test_derivatives_of_any_order_match_stock_without_scatter_add(isa, window, layout, trace):
     """scatter_add sums by atomics on a GPU, in any order, and deterministic mode refuses it there."""
     x = LAYOUTS[layout](torch.randn(2, 3, 6, 7, dtype=torch.float64)).requires_grad_()
     with trace() as ops:
@@ -117,7 +117,7 @@ def test_offsets_are_all_that_is_saved_and_only_if_wanted(saved_bytes):
     assert torch.ops.torchext.max_pool2d(x.detach(), False, False, 8, 8, 2, 2, 2, 2, 0, 0, 1, 1)[1].numel() == 0
 
 
-def test_input_and_gradient_are_left_alone(case):
+def test_input_and_gradient_are_not_modified(case):
     x, dy = case.leaf(2, 3, 8, 8), case.tensor(2, 3, 4, 4)
     before = x.detach().clone(), dy.clone()
     y = F.max_pool2d(x, 3, 2, 1)
@@ -136,7 +136,8 @@ BAD = {
     "negative padding": (X, 2, 1, -1), "dilation 0": (X, 2, 2, 0, 0), "kernel beyond input": (X, 20),
     "three sizes": (X, (2, 2, 2)), "float kernel": (X, 2.0), "text kernel": (X, "2"), "bool kernel": (X, True),
     "ceil_mode 1": (X, 2, 2, 0, 1, 1), "no channels": (X[:, :0], 2), "no rows": (X[:, :, :0], 2), "2-d": (X[0, 0], 2),
-    "5-d": (X[None], 2), "no batch and no channels": (X[0, :0], 2), "bool input": (X > 0, 2), "no tensor": ([1.0], 2),
+    "5-d": (X[None], 2), "no batch and no channels": (X[0, :0], 2), "bool input": (X > 0, 2),
+    "not a tensor": ([1.0], 2),
     "complex input": (X + 0j, 2),
 }  # fmt: skip
 
@@ -161,7 +162,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("good", GOOD.values(), ids=GOOD)
-def test_what_ours_does_not_take_goes_to_stock(good):
+def test_what_our_kernel_does_not_serve_goes_to_stock(good):
     with torchext.record_routes() as routes:
         assert torch.equal(F.max_pool2d(*good), stock_F.max_pool2d(*good))
     assert [r.backend for r in routes] == ["stock"] and routes[0].why

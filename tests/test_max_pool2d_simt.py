@@ -1,4 +1,4 @@
-"""What is particular to the CUDA kernels of max_pool2d, seen on csrc/simt: bits, thread order, choice of kernel."""
+"""The CUDA kernels of max_pool2d, run on csrc/simt: bits, order of threads, choice of kernel."""
 
 import itertools
 import subprocess
@@ -6,33 +6,13 @@ import subprocess
 import pytest
 import simt_kernels
 import torch
-from test_max_pool2d import NAN, WINDOWS, channels_last
+from matrix import DTYPES, needs_simt
+from max_pool2d_cases import NAN, WINDOWS, channels_last, run
 from traffic import launches
 
 from torchext import _backend
-from torchext._shapes import out_size, window_of
 
-pytestmark = pytest.mark.skipif(_backend.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-ops = torch.ops.torchext
-
-
-def run(overload, x, window, last, dead=False):
-    """y, offsets, indices and dx; with `dead`, every third output passes no gradient."""
-    kernel, stride, padding, dilation, ceil = window
-    flat = window_of(kernel, stride, padding, dilation)
-    kh, kw, sh, sw, ph, pw, dh, dw = flat
-    oh, ow = out_size(x.shape[-2], kh, sh, ph, dh, ceil), out_size(x.shape[-1], kw, sw, pw, dw, ceil)
-    op = lambda name: getattr(getattr(ops, name), overload)
-    y, offsets = op("max_pool2d")(x, last, True, oh, ow, *flat)
-    indices = op("max_pool2d_indices")(offsets, last, x.shape[-1], *flat)
-    if dead:
-        offsets = offsets.clone()
-        offsets.flatten()[::3] = 255
-    dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(x)
-    dx = op("max_pool2d_backward")(dy, offsets, last, *x.shape[-2:], *flat)
-    assert op("max_pool2d")(x, last, False, oh, ow, *flat)[1].numel() == 0
-    return y, offsets, indices, dx
+pytestmark = needs_simt
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -51,7 +31,7 @@ def test_every_bit_is_that_of_the_cpu_kernels(dtype, window):
 
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
-def test_the_order_of_threads_and_blocks_does_not_show_in_a_single_bit(window, last):
+def test_results_do_not_depend_on_the_order_of_threads_and_blocks(window, last):
     x = torch.randn(3, 4, 17, 24)
     x = channels_last(x) if last else x
     runs = []

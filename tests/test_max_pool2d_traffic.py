@@ -1,13 +1,13 @@
-"""Bytes of global memory that max_pool2d's launches move, counted by csrc/simt, against what must move at least."""
+"""Bytes of global memory that max_pool2d's launches move, counted by csrc/simt, against the floor."""
 
 import pytest
 import torch
-from test_max_pool2d import channels_last
-from traffic import launches, needs_simt
+from matrix import DTYPES, needs_simt
+from max_pool2d_cases import channels_last
+from traffic import launches
 
 pytestmark = needs_simt
 ops = torch.ops.torchext
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def taps_inside(size, out, k, stride, pad):
@@ -52,13 +52,13 @@ def test_windows_side_by_side_move_every_byte_once(dtype, shape, last, k):
 @pytest.mark.parametrize("shape, last", SHAPES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_windows_that_overlap_read_each_tap_once_and_write_once(dtype, shape, last):
-    """From memory that is still x once, and dy and offsets once: caches hold the rest, which csrc/simt has not."""
+    """From memory x comes once, and so do dy and offsets: caches hold the rest, which csrc/simt lacks."""
     (forward, backward), outputs, taps, inputs, s = moved(dtype, shape, last, 3, 2, 1)
     assert forward == (taps * s, outputs * (s + 1))
     assert backward == (taps * (s + 1), inputs * s)
 
 
-def test_offsets_nobody_wants_are_not_written():
+def test_unwanted_offsets_are_not_written():
     ((_, written),), outputs, *_ = moved(torch.float32, (2, 6, 24, 24), False, 2, 2, 0, offsets=False)
     assert written == outputs * 4
 
@@ -71,5 +71,5 @@ def test_indices_read_a_byte_and_write_eight(last):
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 8, 8), (2, 0, 8, 8)])
-def test_nothing_to_pool_is_no_launch(shape):
+def test_an_empty_input_launches_nothing(shape):
     assert moved(torch.float32, shape, False, 2, 2, 0)[0] == []

@@ -1,17 +1,16 @@
-"""What is particular to the Triton kernels of max_pool2d: every bit, the edges of tiles, numbers beyond 31 bits."""
+"""The Triton kernels of max_pool2d: every bit, the edges of tiles, numbers beyond 31 bits."""
 
 import itertools
 
 import pytest
 import torch
-from conftest import TRITON, on_device_of
-from test_max_pool2d import NAN, WINDOWS, channels_last
-from test_max_pool2d_simt import run
+from matrix import TRITON, on_device_of
+from max_pool2d_cases import NAN, WINDOWS, channels_last, run
 
 if not TRITON:
     pytest.skip("needs Triton, and a GPU or its interpreter", allow_module_level=True)
 
-from torchext.kernels import max_pool2d as kernels
+from torchext.kernels import max_pool2d_tile
 
 APART = [(2, 8, 0, 1, False), (3, 4, 1, 1, False), (1, 1, 0, 1, False)]
 
@@ -28,8 +27,8 @@ def assert_same_bits(x, window, last, dead=False):
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("window", [*WINDOWS, *APART], ids=str)
 def test_every_bit_is_that_of_the_cpu_kernels_across_the_edges_of_tiles(monkeypatch, window, last):
-    monkeypatch.setattr(kernels, "ELEMENTS", 64)
-    monkeypatch.setattr(kernels, "WIDEST", 16)
+    monkeypatch.setattr(max_pool2d_tile, "ELEMENTS", 64)
+    monkeypatch.setattr(max_pool2d_tile, "WIDEST", 16)
     for dtype, dead in ((torch.float32, False), (torch.bfloat16, True)):
         x = torch.randn(1, 3, 9, 20).mul(2).round().to(dtype)  # ties
         x.flatten()[::17] = NAN

@@ -1,4 +1,4 @@
-"""Every network of the courses trains with our nn after changing nothing but the import: the loss curve is stock's."""
+"""Every network of the courses trains with our nn after changing only the import: the loss curve matches stock."""
 
 import copy
 import math
@@ -31,7 +31,7 @@ def train(maker, nn, F):
 
 @pytest.mark.parametrize("backend", ["native", "auto"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_loss_curve_is_stocks(name, backend):
+def test_the_loss_curve_matches_stock(name, backend):
     want, twin = train(NETWORKS[name], stock, stock_F)
     with torchext.backend(backend):
         losses, model = train(NETWORKS[name], nn, F)
@@ -42,7 +42,7 @@ def test_the_loss_curve_is_stocks(name, backend):
 
 
 @pytest.mark.parametrize("name", ["vgg", "residual_network"])
-def test_the_loss_curve_is_stocks_in_channels_last(name):
+def test_the_loss_curve_matches_stock_in_channels_last(name):
     def channels_last(maker):
         def make(nn, F):
             model, loss, (x, t), optimizer = maker(nn, F)

@@ -1,4 +1,4 @@
-"""Nothing observable changes: every fused chain, in every style, under every way to look at it, beside stock."""
+"""Nothing observable changes: every fused chain, in every style, under every observer, beside stock."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def accelerated(module, F, first, pool):
 
 
 def compiled(module, F, first, pool):
-    """Stock's is compiled too: what stays visible in a compiled model is Dynamo's to say."""
+    """Stock's is compiled too: Dynamo decides what stays visible in a compiled model."""
     layers, model = two_statements(module, F, first, pool)
     torch._dynamo.reset()
     return layers, torch.compile(model, backend="torchext" if module is nn else "eager")

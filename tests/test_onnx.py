@@ -1,4 +1,4 @@
-"""Both of torch's ONNX exporters make of a model of our layers the graph they make of torch's."""
+"""Both of torch's ONNX exporters export a model of our layers to the same graph as one of torch's."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The CPU kernels compile for 64-bit Arm, where there are no intrinsics to lean on, and with another compiler."""
+"""The CPU kernels compile for 64-bit Arm, without x86 intrinsics, and with another compiler."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ COMPILERS = ("aarch64-linux-gnu-g++", "clang++")
 @pytest.mark.parametrize("source", KERNELS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_kernels_compile_without_x86_intrinsics(compiler, source):
-    """-fsyntax-only instantiates every template: a minute of code generation would tell no more."""
+    """-fsyntax-only instantiates every template; a minute of code generation would find no more."""
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed (apt-get install g++-aarch64-linux-gnu clang)")
     include = Path(torch.__file__).parent / "include"

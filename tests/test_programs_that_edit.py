@@ -15,7 +15,7 @@ from torchext.nn import functional as F
 EDITS = {
     "a residual added": lambda y, skip: y.add_(skip),
     "scaled": lambda y, skip: y.mul_(2),
-    "zeroed where nobody sees": lambda y, skip: y.data.mul_(0),
+    "zeroed through data": lambda y, skip: y.data.mul_(0),
     "clamped without gradient": lambda y, skip: y.detach().clamp_(max=0.5),
 }
 MODELS = {  # layers of LeNet's, of those whose forward is Winograd's, and behind a batch norm; and the input's sizes
@@ -34,13 +34,13 @@ def backend(request):
 
 
 def functional(model, F, x):
-    """The layers of Sequential one by one, ReLU and pooling nested as functions."""
+    """The layers of a Sequential called one by one, ReLU and pooling as nested functions."""
     y = model[0](x)
     return y if len(model) == 1 else F.max_pool2d(F.relu(y), 2)
 
 
 def results(make, size, style, use):
-    """use(y, parameters) of stock and of ours: of one state and one input."""
+    """use(y, parameters) with stock and with ours, from the same state and input."""
     stock = stock_nn.Sequential(*make(stock_nn))
     ours = nn.Sequential(*make(nn))
     ours.load_state_dict(stock.state_dict())
@@ -69,13 +69,13 @@ def test_dropout_in_place_behind_a_pooled_convolution():
     y = model(x)
     got = torch.autograd.grad(y.sum(), list(model.parameters()))
     conv = copy.deepcopy(model[0])
-    mask = (y.detach() != 0) * 2.0  # where the result is 0 without it, no gradient passes anyway
+    mask = (y.detach() != 0) * 2.0  # where the result is 0 without dropout, no gradient passes anyway
     want = (stock_F.max_pool2d(stock_F.conv2d(x, conv.weight, conv.bias, padding=1).relu(), 2) * mask).sum()
     torch.testing.assert_close(got, torch.autograd.grad(want, [conv.weight, conv.bias]), rtol=1e-4, atol=1e-3)
 
 
-def test_a_stacked_linears_result_without_gradient_is_no_view():
-    """Autograd refuses edits with gradient of a view that was made without."""
+def test_a_stacked_linears_result_without_gradient_is_not_a_view():
+    """Autograd refuses an edit that needs a gradient on a view made under no_grad."""
     for functions in (F, stock_F):
         with torch.no_grad():
             y = functions.linear(torch.randn(8, 16, 256), torch.randn(120, 256))
@@ -85,7 +85,7 @@ def test_a_stacked_linears_result_without_gradient_is_no_view():
 
 @pytest.mark.parametrize("sizes", [(64, 256), (8, 16, 256)])
 def test_two_backwards_with_a_step_between(sizes):
-    """The first layer's weight is not saved: nobody asks for the gradient of its input."""
+    """The first layer's weight is not saved: its input needs no gradient."""
     found = []
     for library in (nn, stock_nn):
         torch.manual_seed(0)

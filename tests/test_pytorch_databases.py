@@ -1,4 +1,4 @@
-"""PyTorch's own test databases, every sample and every error input of our ops, run against our namespace.
+"""PyTorch's own test databases: every sample and error input of our ops, run against our namespace.
 
 Each sample runs on ours and on stock; results, gradients, strides and exception types must agree, and the dispatcher's
 trace must show our kernel exactly where the route claims it.
@@ -72,7 +72,7 @@ def assert_agree(name, ours, stock, routes):
 
 
 def samples_of(info, dtype):
-    """Fresh samples each time, so that ours and stock get equal but separate inputs."""
+    """Fresh samples at each call: ours and stock get equal but separate inputs."""
     for kind in ("sample_inputs", "reference_inputs"):
         torch.manual_seed(0)
         yield from getattr(info, kind)("cpu", dtype, requires_grad=True)

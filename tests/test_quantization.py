@@ -1,4 +1,4 @@
-"""torch.ao.quantization and fx convert a model of our layers into what they make of torch's, type by type."""
+"""torch.ao.quantization and fx convert a model of our layers to the same types as one of torch's."""
 
 import pytest
 import torch
@@ -130,7 +130,7 @@ def test_symbolic_trace_takes_a_layer_as_a_leaf():
 
 
 def test_fx_fusion_is_right_and_fuses_once_restored():
-    """It compares classes with `is`: of our layers it fuses none."""
+    """torch.fx's fusion compares classes with `is`, so it fuses none of our layers."""
     model = Net(nn).eval()
     want = model(X)
     torch.testing.assert_close(optimization.fuse(model)(X), want)

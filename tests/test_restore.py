@@ -1,4 +1,4 @@
-"""restore(): the inverse of accelerate(), and torch's classes for any layer of ours that has one there."""
+"""restore(): the inverse of accelerate(); every layer of ours becomes its counterpart in torch."""
 
 import copy
 
@@ -25,7 +25,7 @@ def classes(model):
 
 
 def are(found, wanted):
-    """By identity: classes of ours equal torch's."""
+    """Compares by identity: classes of ours equal torch's."""
     return len(found) == len(wanted) and all(a is b for a, b in zip(found, wanted))
 
 
@@ -72,7 +72,7 @@ def test_parameters_hooks_and_modes_stay():
     assert calls == ["hook", "hook"]
 
 
-def test_what_torch_has_not_and_what_is_not_exactly_ours_stays():
+def test_classes_that_torch_lacks_and_subclasses_of_ours_stay():
     class Mine(nn.Linear):
         pass
 

@@ -16,7 +16,7 @@ from torchext.nn import functional as F
 
 @dataclass
 class Op:
-    """`ours`, whose node in autograd's graph is that of `function`, and `stock` take the inputs, then the buffers."""
+    """`ours`, whose autograd node is `function`'s, and `stock` take the inputs, then the buffers."""
 
     function: str
     ours: Callable
@@ -69,7 +69,7 @@ def dropout(x):
 MATRICES = (6, 5), (4, 5), (4,)
 STACKED = (2, 3, 5), (4, 5), (4,)
 IMAGES = (3, 2, 8, 9), (4, 2, 3, 3), (4,)
-BLOCKS = (3, 16, 9, 8), (16, 16, 3, 3), (16,)  # of 16 channels, as Winograd's algorithm wants them
+BLOCKS = (3, 16, 9, 8), (16, 16, 3, 3), (16,)  # of 16 channels, as Winograd's algorithm requires
 NORM = (3, 4, 6, 8), (4,), (4,)
 DIRECT, WINOGRAD = ((), _conv2d_plan.DIRECT), ((), _conv2d_plan.WINOGRAD)
 OPS = {
@@ -96,7 +96,7 @@ OPS = {
 
 
 def choices(op):
-    """Which of the inputs have a gradient: all choices but none."""
+    """Which of the inputs need a gradient: every combination but none."""
     return list(itertools.product((True, False), repeat=len(op.inputs)))[:-1]
 
 
@@ -109,7 +109,7 @@ each_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 @pytest.fixture(autouse=True)
 def memory_is_nan_until_it_is_written():
-    """What stands in for a tensor that was not saved shows where it is read."""
+    """A placeholder for a tensor that was not saved then shows if it is read."""
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
@@ -135,7 +135,7 @@ def gradients_of(function, op, wanted, edited=None, order=1):
 
 
 def saved_bytes(function, op, wanted):
-    """Of all storages that autograd holds for backward, leaves' among them."""
+    """Bytes of all storages that autograd holds for backward, including leaves'."""
     inputs, buffers = op.tensors(wanted)
     saved = []
 
@@ -159,7 +159,7 @@ def test_no_more_bytes_are_saved_than_by_stock(name, wanted):
 
 
 @each_case
-def test_it_is_our_function_that_is_asked(name, wanted):
+def test_our_function_is_the_one_tested(name, wanted):
     op = OPS[name]
     inputs, buffers = op.tensors(wanted)
     with torchext.backend("native"):
@@ -176,7 +176,7 @@ def test_it_is_our_function_that_is_asked(name, wanted):
 
 
 @each_case
-def test_an_edit_raises_only_where_stocks_does_and_else_changes_nothing(name, wanted):
+def test_an_edit_raises_only_where_stocks_does_and_otherwise_changes_nothing(name, wanted):
     op = OPS[name]
     stock = gradients_of(op.stock, op, wanted)
     for edited in range(len(op.inputs) + len(op.buffers) + 1):  # the result is the last
@@ -188,7 +188,7 @@ def test_an_edit_raises_only_where_stocks_does_and_else_changes_nothing(name, wa
             torch.testing.assert_close(ours, stock, rtol=1e-4, atol=1e-4)
 
 
-def test_what_stands_in_for_a_first_layers_weight_is_made_once(trace, monkeypatch):
+def test_the_placeholder_for_a_first_layers_weight_is_made_once(trace, monkeypatch):
     monkeypatch.setattr(_saved, "_filters", {})  # other tests may have filled it
     op = OPS["linear_relu"]
     with torchext.backend("native"):
@@ -203,7 +203,7 @@ BESIDE_A_FROZEN_WEIGHT = [case for case in CASES if "conv2d" in case[0] and not 
 
 @pytest.mark.parametrize("name, wanted", BESIDE_A_FROZEN_WEIGHT)
 def test_a_bias_beside_a_frozen_weight_has_a_sum_of_its_own(name, wanted, trace):
-    """Kernels make it with the weight's gradient: of an input that was not saved, whose NaNs then choose the kernel."""
+    """Kernels sum it with the weight's gradient, which would read an input that was not saved, here NaN."""
     with torchext.backend("native"), trace() as ops:
         gradients_of(OPS[name].ours, OPS[name], wanted)
     assert any(op.startswith("aten.sum.") for op in ops)
@@ -211,7 +211,7 @@ def test_a_bias_beside_a_frozen_weight_has_a_sum_of_its_own(name, wanted, trace)
 
 @each_backend
 @each_case
-def test_gradients_of_both_orders_are_stocks(name, wanted, backend):
+def test_gradients_of_both_orders_match_stock(name, wanted, backend):
     op = OPS[name]
     for order in (1, 2):
         with torchext.backend(backend):

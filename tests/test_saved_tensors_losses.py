@@ -1,4 +1,4 @@
-"""What the losses keep for backward: no more bytes than stock, nothing that users may edit and stock does not keep."""
+"""What the losses save for backward: no more bytes than stock, and no user's tensor that stock does not save."""
 
 import itertools
 
@@ -18,7 +18,7 @@ RAISED = "modified by an inplace operation"
 
 @pytest.fixture(autouse=True)
 def gradients_are_made_in_forward(monkeypatch):
-    """Of few logits without reduction too, as of many."""
+    """Also for few logits without reduction, as for many."""
     monkeypatch.setattr(cross_entropy, "_FEW", 0)
 
 
@@ -67,7 +67,7 @@ def gradients_after(edited, op, ours, t, moving, create_graph, **options):
 
 
 def assert_close(ours, stock):
-    """To the largest element's precision: stock's gradients of 16 bits are off by percents."""
+    """To the precision of the largest element: stock's 16-bit gradients are off by several percent."""
     for a, b in zip(ours, stock, strict=True):
         largest = b.abs().max().item()
         tolerance = {torch.float64: 1e-12, torch.float32: 1e-5}.get(b.dtype, 0.04)
@@ -100,7 +100,7 @@ every_option = list(itertools.product(REDUCTIONS, (0.0, 0.1), (False, True)))
 @dtypes
 @kinds
 def test_no_more_bytes_than_stock_are_kept(op, probable, moving, dtype):
-    """Where the logits are copied, beside them two or three numbers of every position."""
+    """Where the logits are copied, two or three numbers per position are allowed beside them."""
     for reduction, smoothing, weighted in every_option:
         tensors = tensors_of(op, dtype, probable, weighted, moving)
         options = {"reduction": reduction, "label_smoothing": smoothing}
@@ -112,7 +112,7 @@ def test_no_more_bytes_than_stock_are_kept(op, probable, moving, dtype):
 
 @dtypes
 @kinds
-def test_an_edit_raises_where_stocks_does_and_else_the_gradients_are_stocks(op, probable, moving, dtype):
+def test_an_edit_raises_where_stocks_does_and_otherwise_gradients_match_stock(op, probable, moving, dtype):
     for reduction, smoothing, weighted in every_option:
         options = {"reduction": reduction, "label_smoothing": smoothing}
         for edited in ("x", "w", "b", "target", "weight"):
@@ -139,7 +139,7 @@ def test_the_same_where_the_gradients_are_differentiated(op, probable, moving):
             ours, stock = (
                 gradients_after(edited, op, k, t, moving, True, **options) for k, t in zip((True, False), pair)
             )
-            # a mean's or sum's logits are held by nobody, and what makes them again is no longer there
+            # the logits of a mean or a sum are not saved, and cannot be recomputed after the edit
             assert ours is not None or stock is None or (made and reduction != "none"), f"{edited} {options}"
             if ours is not None and stock is not None:
                 torch.testing.assert_close(ours, stock)
@@ -171,7 +171,7 @@ def test_two_backwards_factors_sums_and_accumulation(op, reduction, dtype):
         once.backward(retain_graph=True)
         with torch.no_grad():
             for t in moving:
-                t.grad.mul_(7)  # nobody else's
+                t.grad.mul_(7)  # shared with no other gradient
         once.backward()
         (loss() * 0.5).backward()
         (loss() + 3 * loss()).backward()
@@ -185,8 +185,8 @@ def test_two_backwards_factors_sums_and_accumulation(op, reduction, dtype):
 
 @reductions
 @pytest.mark.parametrize("op, graph", itertools.product(OPS, ({}, {"retain_graph": True}, {"create_graph": True})))
-def test_what_no_position_counts_for_gets_no_gradient_of_infinity(op, graph, reduction):
-    """A sum divided by no tokens: dloss is infinite, and stock's gradients are 0 all the same."""
+def test_ignored_positions_get_finite_gradients_of_a_non_finite_loss(op, graph, reduction):
+    """A sum divided by zero tokens: dloss is infinite, and stock's gradients are still 0."""
     for dloss, none_counts in itertools.product((float("inf"), float("nan"), 2.0), (False, True)):
         results = []
         for ours in (True, False):
@@ -224,7 +224,7 @@ def test_batches_of_gradients(op, reduction, probable):
 
 @ops
 def test_under_vmap_and_forward_mode_of_a_backward(op):
-    """Transforms of a backward whose forward they did not see."""
+    """Transforms of a backward whose forward ran outside them."""
     results = []
     for ours in (True, False):
         tensors, moving = leaves(op, torch.float64)

@@ -1,4 +1,4 @@
-"""torch.jit.script of our layers compiles what it compiles of torch's, and leaves the layers as they are."""
+"""torch.jit.script compiles our layers as it compiles torch's, and leaves the layers unchanged."""
 
 import copy
 

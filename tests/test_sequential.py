@@ -1,4 +1,4 @@
-"""nn.Sequential: neighbours served as one, unless somebody would notice."""
+"""nn.Sequential: neighbours run as one op unless that could be observed."""
 
 import copy
 import pickle
@@ -85,7 +85,7 @@ def test_a_global_hook_sees_every_layer():
     assert seen == [*map(type, model), nn.Sequential]
 
 
-def test_what_may_compute_something_else_runs_by_itself():
+def test_layers_with_a_forward_of_their_own_are_not_joined():
     class Leaky(stock.ReLU):
         def forward(self, input):
             return stock.functional.leaky_relu(input)
@@ -145,7 +145,7 @@ def test_compiles_whole_for_any_batch(backend, dynamic):
 
 
 class Reversed(nn.Sequential):
-    """Runs its layers from the last to the first, as a subclass may that has an order of its own."""
+    """Runs its layers from the last to the first: a subclass may have an order of its own."""
 
     def __iter__(self):
         return iter([*self._modules.values()][::-1])

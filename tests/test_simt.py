@@ -1,4 +1,4 @@
-"""csrc/simt does what the CUDA guide says, and lets no planted fault pass."""
+"""csrc/simt follows the CUDA guide and catches every planted fault."""
 
 import subprocess
 import sys
@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from simt_kernels import COMPILE, ROOT, SANITIZE, needs_simt
+from matrix import needs_simt
+from simt_kernels import COMPILE, ROOT, SANITIZE
 
 import torchext
 from torchext import _backend
@@ -45,7 +46,7 @@ def run(kernels, fault, pieces=8):
     return y
 
 
-def test_right_kernels_give_right_results_in_any_order(scheduled):
+def test_correct_kernels_give_correct_results_in_any_order(scheduled):
     y = np.full_like(X, np.nan)
     scheduled.reverse(y, X)
     assert np.array_equal(y[0], X[0, ::-1])
@@ -67,11 +68,11 @@ def test_a_buffer_refilled_while_others_read_it_gives_wrong_numbers(scheduled):
     assert not np.array_equal(run(scheduled, "early refill"), X[:, ::-1])
 
 
-def test_an_element_nobody_writes_keeps_its_poison(scheduled):
+def test_an_unwritten_element_keeps_its_poison(scheduled):
     assert np.isnan(run(scheduled, "unwritten")[0]).sum() == 1
 
 
-def test_float_atomics_show_in_the_bits(kernels):
+def test_float_atomics_change_the_bits(kernels):
     sums = set()
     for seed in range(8):
         kernels.seed(seed)
@@ -79,7 +80,7 @@ def test_float_atomics_show_in_the_bits(kernels):
     assert len(sums) > 1
 
 
-# The sanitizer stops the process at the overrun itself, before the fence is looked at.
+# The sanitizer stops the process at the overrun itself, before the fence is checked.
 LOUD = {
     "overrun": r"a write \d+ bytes beyond shared memory of 512 bytes",
     "overrun dynamic": r"a write \d+ bytes before shared memory of 64 bytes",
@@ -99,7 +100,7 @@ LOUD = {
 def test_what_the_guide_forbids_stops_the_kernel_and_names_it(scheduled, fault):
     with pytest.raises(RuntimeError, match=rf"simt: \w+_kernel<.*>, block \(0, 0, 0\): .*({LOUD[fault]})"):
         run(scheduled, fault)
-    y = np.full_like(X, np.nan)  # and the next launch is none the worse
+    y = np.full_like(X, np.nan)  # and the next launch is unaffected
     scheduled.reverse(y, X)
     assert np.array_equal(y[0], X[0, ::-1])
 
@@ -126,7 +127,7 @@ def test_what_is_not_modelled_does_not_build(line, complaint, tmp_path):
 
 @pytest.mark.skipif(not SANITIZE, reason="needs the sanitizers: make sanitize")
 @pytest.mark.parametrize("fault, size", [("overrun", 128), ("overrun dynamic", 128), ("none", 127)])
-def test_under_the_sanitizer_an_overrun_stops_at_once(kernels, fault, size):
+def test_the_sanitizer_stops_an_overrun_directly(kernels, fault, size):
     script = f"""
 import ctypes, numpy as np
 x, y = np.zeros(128, np.float32), np.zeros({size}, np.float32)
@@ -137,7 +138,7 @@ kernels.faulty({FAULTS.index(fault)}, *(a.ctypes.data_as(ctypes.c_void_p) for a 
     assert ran.returncode != 0 and "AddressSanitizer" in ran.stderr
 
 
-def test_threads_and_blocks_come_in_an_order_the_seed_decides(kernels):
+def test_the_seed_decides_the_order_of_threads_and_blocks(kernels):
     orders = []
     for seed in (1, 2, 1):
         kernels.seed(seed)
@@ -150,7 +151,7 @@ def test_threads_and_blocks_come_in_an_order_the_seed_decides(kernels):
 
 @pytest.mark.parametrize("want_dx", [False, True])
 def test_traffic_is_counted_per_launch(want_dx):
-    """The masked gradient is written for dx, and for db alone only summed: three rows of parts, one a block."""
+    """The masked gradient is written for dx; for db alone it is only summed: three rows of sums, one a block."""
     m, n = 300, 64
     simt = _backend.simt()
     x, w, y = torch.randn(m, 8), torch.randn(n, 8), torch.randn(m, n)

@@ -1,9 +1,9 @@
-"""Shuffles, votes, ldmatrix and mma on csrc/simt: lane by lane what the CUDA guide and the PTX manual say."""
+"""Shuffles, votes, ldmatrix and mma on csrc/simt, lane by lane as the CUDA guide and the PTX manual define them."""
 
 import numpy as np
 import pytest
 import torch
-from simt_kernels import needs_simt
+from matrix import needs_simt
 
 pytestmark = needs_simt
 
@@ -39,7 +39,7 @@ def test_shuffles_and_votes(scheduled):
 
 
 def fragment(matrix, place, registers, per_register, dtype):
-    """Registers of 32 lanes, from where the PTX manual puts each lane's elements."""
+    """The registers of 32 lanes, filled as the PTX manual places each lane's elements."""
     out = np.zeros((32, registers, per_register), dtype)
     for lane in range(32):
         for i in range(registers * per_register):

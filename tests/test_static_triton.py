@@ -1,5 +1,5 @@
-"""The tables of what Triton makes of the kernels (bench/static_triton.py), its oldest version and its newest, are those
-of the sources, and nothing in them spills by default."""
+"""The tables of Triton's output (bench/static_triton.py), by its oldest and its newest version, are up to date, and no
+kernel spills in its default configuration."""
 
 import json
 import os
@@ -19,13 +19,17 @@ import triton
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from bench import static_triton  # noqa: E402
+from bench import static_table, static_triton  # noqa: E402
 from bench.static_triton import TARGETS, VERSIONS  # noqa: E402
 
 each_version = pytest.mark.parametrize("version", VERSIONS)
 each_target = pytest.mark.parametrize("target", list(TARGETS))
 each_op = pytest.mark.parametrize("op", list(static_triton.CASES))
-read = cache(static_triton.read)
+
+
+@cache
+def read(version, target):
+    return static_table.read(static_triton.place(version, target))
 
 
 def test_every_kernel_is_in_the_tables():
@@ -33,15 +37,15 @@ def test_every_kernel_is_in_the_tables():
     assert set(static_triton.CASES) == {path.stem for path in (ROOT / "kernels").glob("*.py")} & stems
 
 
-def test_there_are_no_tables_but_of_these_versions():
+def test_there_are_no_tables_of_other_versions():
     tables = {static_triton.place(version, target) for version in VERSIONS for target in TARGETS}
-    assert set(static_triton.RESULTS.glob("triton_*")) == tables
+    assert set(static_table.RESULTS.glob("triton_*")) == tables
 
 
 @each_version
 @each_target
 @each_op
-def test_the_table_is_that_of_the_sources(op, target, version):
+def test_the_table_is_of_these_sources(op, target, version):
     found = read(version, target).get(op)
     assert found and found["sources"] == static_triton.digest(op), f"run bench/static_triton.py with Triton {version}"
 
@@ -56,13 +60,13 @@ def test_no_kernel_spills_in_its_default_configuration(op, target, version):
 
 @each_version
 @each_target
-def test_dropout_moves_16_bytes_at_once(target, version):
+def test_dropout_moves_16_bytes_at_a_time(target, version):
     rows = read(version, target)["dropout"]["kernels"]
     assert len(rows) == 3 and all(row["16-byte loads"] and row["16-byte stores"] for row in rows)
 
 
 def products(op, version, target, *signs):
-    """The rows of 16-bit and TF32 products whose case has all the signs."""
+    """The rows of 16-bit and TF32 products whose case contains all of `signs`."""
     rows = read(version, target)[op]["kernels"]
     cases = [row for row in rows if "PRECISION=" in row["case"] and "fp64" not in row["case"]]
     wide = [row for row in cases if "bf16" in row["case"] or "PRECISION=tf32" in row["case"]]
@@ -104,6 +108,6 @@ def test_triton_agrees_with_the_table(op):
     for version in VERSIONS:
         for target in TARGETS:
             found = read(version, target)[op]
-            if found["triton"] == triton.__version__:
+            if found["Triton"] == triton.__version__:
                 assert rows[target] == found["kernels"]
             assert [row["kernel"] for row in rows[target]] == [row["kernel"] for row in found["kernels"]]

@@ -1,4 +1,4 @@
-"""import torchext.nn.<anything>: the submodules of torch.nn are torch's own, whoever imports them first."""
+"""import torchext.nn.<anything>: the submodules of torch.nn are torch's own in either import order."""
 
 import importlib
 import importlib.util
@@ -16,7 +16,7 @@ FOLDER = Path(torch.nn.__path__[0])
 PATHS = [path.relative_to(FOLDER).with_suffix("") for path in sorted(FOLDER.rglob("*.py"))]
 NAMES = {".".join(p.parts).removesuffix("__init__").rstrip(".") for p in PATHS} - {"", "functional"}
 
-# Ours first: a module that torch has not loaded yet would come into being under our name.
+# Ours first: a module that torch has not loaded yet might be created under our name.
 IMPORTS = """
 import importlib, json, sys, warnings
 import torchext
@@ -56,7 +56,7 @@ def imported():
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_a_submodule_is_torch_s_own(imported, name):
+def test_a_submodule_is_torchs_own(imported, name):
     _, found = imported
     if found[name].startswith("stock"):
         pytest.skip(found[name])
@@ -89,14 +89,14 @@ def test_functional_is_ours():
 
 
 @pytest.mark.parametrize("name", ["nonsense", "utils.nonsense", "init.nonsense", "functional.nonsense"])
-def test_what_torch_does_not_have_either_is_missed_by_the_name_asked_for(name):
+def test_a_missing_submodule_is_reported_by_the_requested_name(name):
     with pytest.raises(ModuleNotFoundError, match=rf"No module named 'torchext\.nn\.{name}'") as caught:
         importlib.import_module(f"torchext.nn.{name}")
     assert caught.value.name == f"torchext.nn.{name}"
 
 
-def test_an_error_inside_a_module_of_torch_s_is_told_as_it_is(monkeypatch, tmp_path):
-    """A module that lacks one of its own dependencies is not a module that is missing."""
+def test_an_error_inside_a_module_of_torchs_is_raised_unchanged(monkeypatch, tmp_path):
+    """A module that lacks one of its dependencies is not itself missing."""
     (tmp_path / "broken.py").write_text("import a_dependency\n")
     monkeypatch.setattr(torch.nn.utils, "__path__", [*torch.nn.utils.__path__, str(tmp_path)])
     with pytest.raises(ModuleNotFoundError, match="a_dependency"):

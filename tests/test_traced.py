@@ -1,4 +1,4 @@
-"""Whoever makes a graph of a model gets stock's calls in it, and may run it at other sizes than it was made at."""
+"""A graph traced from a model holds stock's calls and runs at other sizes than it was traced at."""
 
 import io
 
@@ -127,7 +127,7 @@ BATCHES = {
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
 @pytest.mark.parametrize("name", MODELS)
-def test_an_exported_batch_is_as_free_as_stocks(name, batch, strict):
+def test_an_exported_batch_is_as_dynamic_as_stocks(name, batch, strict):
     model = MODELS[name]().eval()
     exported = torch.export.export(model, (X,), dynamic_shapes=({0: batch()},), strict=strict)
     graphs = [part.graph for part in exported.graph_module.modules() if isinstance(part, fx.GraphModule)]
@@ -141,7 +141,7 @@ def test_an_exported_batch_is_as_free_as_stocks(name, batch, strict):
         torch.testing.assert_close(loaded(x), by_stock(model, x))
 
 
-def test_an_exported_loss_has_its_batch_free():
+def test_an_exported_loss_has_a_dynamic_batch():
     class Loss(torch.nn.Module):
         def forward(self, x, w, target):
             return F.cross_entropy(x @ w, target), F.dropout(x, 0.5, False), F.linear_cross_entropy(x, w.T, target)

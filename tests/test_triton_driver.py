@@ -1,4 +1,4 @@
-"""Every Triton kernel binds, is tuned, compiled and launched, on a device that only pretends (fake_driver.py)."""
+"""Every Triton kernel binds and is tuned, compiled and launched, on a simulated device (fake_driver.py)."""
 
 import json
 import os
@@ -18,12 +18,12 @@ if _backend.triton() is None:
 if shutil.which(os.getenv("CC", "cc")) is None:
     pytest.skip("needs a C compiler, as Triton does", allow_module_level=True)
 if torch.cuda.is_available():
-    pytest.skip("a device is at hand: the tests of each op run there", allow_module_level=True)
+    pytest.skip("a device is available: the tests of each op run there", allow_module_level=True)
 
 ROOT = Path(__file__).parent.parent
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-# Each kernel in one dtype: programs of triton_driven.py, by how their names start. Float64 where products are small, as
-# passes have failed for it alone; 16 bits for those of tuned tiles and TMA.
+# Each kernel in one dtype: programs of triton_driven.py, by how their names begin. Float64 where products are small, as
+# compiler passes have failed only for it; 16 bits for tuned tiles and TMA.
 QUICK = (
     *("linear_relu bfloat16", "at size 0: linear_relu bfloat16", "linear_cross_entropy float32", "conv2d float16"),
     *("conv2d_relu_max_pool2d float64", "cross_entropy 10 float32", "cross_entropy 40000 float32"),
@@ -41,17 +41,17 @@ def driven(folder, *options):
 
 
 def faults(found):
-    """What a device would have refused, or what would run there from local memory, in words."""
+    """What a device would have refused, or what would spill to local memory there, in words."""
     wrong = [f"{f['at']}: {f.get('kernel')} {f.get('config')} {f['error']}" for f in found["failed"]]
-    # A few words saved outside of the loops cost nothing: 48 bytes in float16 weight gradients of 16 channels; a
-    # float64 takes two registers, and is not what a GPU is for.
+    # A few words spilled outside the loops cost nothing: 48 bytes in float16 weight gradients of 16 channels. Each
+    # float64 takes two registers, and its speed matters less on a GPU.
     few = lambda row: 512 if "float64" in row["dtypes"] else 48
     spilled = [row for row in found["loaded"] if row["default"] and row["local"] > few(row)]
     wrong += [f"{row['at']}: {row['kernel']} {row['options']} spills {row['local']} bytes" for row in spilled]
     return wrong + [f"stock served {why}" for why in found["stock"] if not why.endswith(CONTIGUOUS_ON_GPU)]
 
 
-def test_a_device_would_take_every_kernel_in_one_dtype(tmp_path):
+def test_a_device_would_accept_every_kernel_in_one_dtype(tmp_path):
     found = driven(tmp_path, "--dtype", *DTYPES, "--only", *QUICK)
     assert faults(found) == []
     assert set(found["kernels"]) == set(found["launched"])
@@ -59,13 +59,13 @@ def test_a_device_would_take_every_kernel_in_one_dtype(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_device_would_take_every_kernel(dtype, tmp_path):
+def test_a_device_would_accept_every_kernel(dtype, tmp_path):
     found = driven(tmp_path, "--dtype", dtype, "--all")
     assert faults(found) == []
     assert set(found["kernels"]) == set(found["launched"])
 
 
-def test_what_was_tuned_is_read_from_disk_by_whoever_comes_next(tmp_path):
+def test_tuning_results_are_read_from_disk_the_next_time(tmp_path):
     once, again = driven(tmp_path, "--dtype", "bfloat16", "--only", "at size 0: linear_relu", "--again")["timed"]
     assert once == again == 2
 

@@ -1,4 +1,4 @@
-"""Models of our layers under what wraps models: gradients as with torch's layers."""
+"""Models of our layers inside torch's wrappers: gradients match those of torch's layers."""
 
 import pytest
 import torch

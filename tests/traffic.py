@@ -1,10 +1,6 @@
 """What the GPU kernels launched, as csrc/simt counts it: name, grid, bytes of global memory read and written."""
 
-import pytest
-
 from torchext import _backend
-
-needs_simt = pytest.mark.skipif(_backend.simt() is None, reason="torchext._simt is not built: TORCHEXT_SIMT=1")
 
 
 def launches(call):

@@ -33,7 +33,7 @@ def moved(x: Tensor) -> Tensor:
 
 
 def extra_steps(dtype: torch.dtype) -> Iterator:
-    """What bench/gpu_steps.py leaves out: options that choose other kernels, or other arguments of theirs."""
+    """What bench/gpu_steps.py omits: options that choose other kernels, or other arguments of them."""
     from bench.gpu_steps import Step
     from torchext.nn import functional as F
 
@@ -75,7 +75,7 @@ def run(step) -> None:
 
 
 def work(dtype: str, everything: bool) -> Iterator[tuple[str, Callable]]:
-    """Programs on small tensors; then the static gate's, of the sizes that are tuned, on tensors without memory."""
+    """Programs on small tensors; then those of the static tables, at tuned sizes, on tensors without memory."""
     from bench import gpu_steps, static_triton_cases
 
     kind = getattr(torch, dtype)
@@ -99,12 +99,12 @@ def too_few(launch):
 
 
 def too_large(launch):
-    """A tile needs more shared memory than a multiprocessor has: 20 stages of 128 x 64 operands of 2 bytes."""
+    """A tile that needs more shared memory than a multiprocessor has: 20 stages of 128 x 64 operands of 2 bytes."""
     return lambda *args, **meta: launch(*args, **meta | {"num_stages": 20})
 
 
 def too_large_candidate(launch):
-    """The same of a configuration that only the autotuner tries: 8 stages of 384 x 64."""
+    """The same in a configuration that only the autotuner tries: 8 stages of 384 x 64."""
 
     def tuned(kernel, *args, **meta):
         before, worse = kernel.configs, triton.Config({"BM": 128, "BN": 256}, num_warps=8, num_stages=8)
@@ -122,11 +122,11 @@ def too_many(launch):
 
 def on_the_host(launch):
     """A launcher made a tensor without saying where."""
-    seed = torch.zeros(1 << 20, dtype=torch.int64)[0]  # mapped: of a Python that is no PIE the heap lies at the bottom
+    seed = torch.zeros(1 << 20, dtype=torch.int64)[0]  # mapped: without PIE Python's heap lies at low addresses
     return lambda kernel, grid, x, y, _, *args, **meta: launch(kernel, grid, x, y, seed, *args, **meta)
 
 
-FAULTS = {  # each with the module whose launcher has it, and the program that meets it
+FAULTS = {  # each with the module whose launcher has the fault, and the program that triggers it
     too_few: ("dropout", "dropout bfloat16"),
     too_large: ("linear_relu", "linear bfloat16"),
     too_large_candidate: ("linear_relu", "at size 0: linear_relu bfloat16"),
@@ -146,7 +146,7 @@ def faulty(kernels) -> Iterator[tuple[str, Callable]]:
 
 
 def row(launch: fake_driver.Launch, at: str) -> dict:
-    """What is printed of a launch."""
+    """A launch as it is printed."""
     tensors = [a for a in launch.args if isinstance(a, torch.Tensor)]
     dtypes = list(dict.fromkeys(str(t.dtype).removeprefix("torch.") for t in tensors))
     meta = {k: str(v) for k, v in launch.options.items() if k not in ("grid", "warmup", "enable_fp_fusion")}
@@ -159,7 +159,7 @@ def said(error: Exception | None) -> str:
 
 
 def kernels_of(package) -> dict[str, str]:
-    """The module of each kernel that a launcher may name; helpers, which kernels call, are named otherwise."""
+    """The module of each kernel that a launcher may name; helpers that kernels call are named differently."""
     modules = [m for m in vars(package).values() if hasattr(m, "__file__")]
     found = [k for m in modules for k in vars(m).values() if hasattr(k, "fn") and hasattr(k, "run")]
     found = [getattr(k.fn, "fn", k.fn) for k in found]
@@ -167,7 +167,7 @@ def kernels_of(package) -> dict[str, str]:
 
 
 def forget(package) -> None:
-    """What the autotuner chose, but not what it has on disk."""
+    """Forgets what the autotuner chose, but not what it has on disk."""
     for module in vars(package).values():
         for kernel in vars(module).values() if hasattr(module, "__file__") else ():
             if hasattr(kernel, "configs"):

@@ -1,4 +1,4 @@
-"""Run by test_kernels.py in a process of its own, without the interpreter: what torch.compile makes of a `.triton` op.
+"""Run by test_kernels.py in a process of its own, without the interpreter: how torch.compile sees a `.triton` op.
 
 No GPU: the tensors are fake, and Triton is told that it compiles for an sm_90. Prints the graph.
 """

@@ -1,4 +1,4 @@
-"""Fixtures that see what the dispatcher ran and what a function saved; unlike a user's modes and hooks, of ours too."""
+"""Fixtures that record what the dispatcher ran and what a function saved; unlike users' modes and hooks, ours too."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ class _Trace(TorchDispatchMode):
 
 @pytest.fixture
 def trace():
-    """`with trace() as ops:` lists every op the dispatcher ran, backward included: what ran, not what was asked for."""
+    """`with trace() as ops:` lists every op that the dispatcher ran, backward included."""
 
     class Traced:
         def __enter__(self):

@@ -1,4 +1,4 @@
-"""Batches and losses the networks share."""
+"""Batches and losses that the networks share."""
 
 import torch
 
