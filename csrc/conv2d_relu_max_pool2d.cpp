@@ -10,7 +10,7 @@ using Cpu = CpuDirect;
 // On a GPU, and on the CPU as the `.simt` overloads.
 struct Cuda {
   template <typename T>
-  static void conv2d(T* y, uint8_t* offsets, const T* x, const T* w, const T* b, bool, const ConvShape& s,
+  static void conv2d(T* y, uint8_t* offsets, const T* x, const T* w, const T* b, Epilogue, const ConvShape& s,
                      const ConvPool* pool, const Tensor& like) {
     const OnDevice on(like);
     cuda::conv2d_relu_max_pool2d(y, offsets, x, w, b, s, *pool, on.stream());
@@ -47,7 +47,7 @@ std::tuple<Tensor, Tensor> conv2d_relu_max_pool2d(const Tensor& x, const Tensor&
                                                   bool ceil_mode) {
   const ConvShape s = conv_shape(x, w, stride, padding, dilation, groups);
   const ConvPool pool = conv_pool(s, pool_kernel, pool_stride, pool_padding, ceil_mode);
-  return direct<Backend>(x, w, b, true, s, &pool);
+  return direct<Backend>(x, w, b, Epilogue::kRelu, s, &pool);
 }
 
 template <class Backend>

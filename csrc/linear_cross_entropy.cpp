@@ -70,7 +70,7 @@ struct Cpu {
     product(z, x, view(p.w, 0, {p.k, p.columns()}, {1, p.k}));
     if (p.b)
       parallel_for(0, n, grain(p.columns()), [&](int64_t row0, int64_t row1) {
-        cpu::bias_relu(ptr<T>(z), ptr<T>(p.b), false, p.columns(), row0, row1);
+        cpu::bias_epilogue(ptr<T>(z), ptr<T>(p.b), Epilogue::kNone, p.columns(), row0, row1);
       });
   }
 
@@ -156,7 +156,7 @@ struct Cuda {
     int64_t blocks = 0;
     p.each_chunk([&](int64_t row, ClassShape s, Share place) {
       const T* const x = ptr<T>(p.x) + row * k;
-      cuda_product<T>(z, x, w, ptr<T>(p.b), false, {s.n, columns, k, k, 1, 1, k}, p.x, on);
+      cuda_product<T>(z, x, w, ptr<T>(p.b), Epilogue::kNone, {s.n, columns, k, k, 1, 1, k}, p.x, on);
       const cuda::Target<T> at = from_row(target.kernels, row, s);
       const SoftmaxStats<A> softmax = p.stats_from(stats, row);
       if (loss)
@@ -166,10 +166,10 @@ struct Cuda {
       cuda::cross_entropy_backward<T>(z, dloss && p.each() ? dloss + row * s.s : dloss, p.each(),
                                       p.mean() ? total : nullptr, z, at, softmax, s, on.stream());
       if (wanted.dx)
-        cuda_product<T>(ptr<T>(*wanted.dx) + row * k, z, w, nullptr, false, {s.n, k, columns, columns, 1, k, 1}, p.x,
-                        on);
+        cuda_product<T>(ptr<T>(*wanted.dx) + row * k, z, w, nullptr, Epilogue::kNone,
+                        {s.n, k, columns, columns, 1, k, 1}, p.x, on);
       dw.add(place, on, [&](T* share, int64_t j, int64_t count) {
-        cuda_product<T>(share, z + j, x, nullptr, false, {count, k, s.n, 1, columns, k, 1}, p.x, on);
+        cuda_product<T>(share, z + j, x, nullptr, Epilogue::kNone, {count, k, s.n, 1, columns, k, 1}, p.x, on);
       });
       db.add(place, on, [&](T* share, int64_t, int64_t) {
         auto scratch = accumulators<T>(p.x, cuda::relu_backward_scratch_size<T>(s.n, columns));

@@ -51,12 +51,12 @@ struct CpuDirect {
   }
 
   template <typename T>
-  static void conv2d(T* y, uint8_t* offsets, const T* x, const T* w, const T* b, bool relu, ConvShape s,
+  static void conv2d(T* y, uint8_t* offsets, const T* x, const T* w, const T* b, Epilogue epilogue, ConvShape s,
                      const ConvPool* pool, const Tensor&) {
     cpu::Scratch<acc_t<T>> packed(cpu::conv2d_pack_size<T>(s));
     cpu::conv2d_pack<T>(packed, w, s);
     over_images(s, cpu::conv2d_images<T>(s, pool),
-                [&](int64_t n0, int64_t n1) { cpu::conv2d<T>(y, offsets, x, packed, b, relu, s, pool, n0, n1); });
+                [&](int64_t n0, int64_t n1) { cpu::conv2d<T>(y, offsets, x, packed, b, epilogue, s, pool, n0, n1); });
   }
 
   // Weight gradients are summed over at most kParts ranges of images, each on its own, and the ranges in order: how the
@@ -90,8 +90,8 @@ struct CpuDirect {
 
 // y and its offsets, which without a pool are not written.
 template <class Backend>
-std::tuple<Tensor, Tensor> direct(const Tensor& x_, const Tensor& w_, const std::optional<Tensor>& b_, bool relu,
-                                  ConvShape s, const ConvPool* pool) {
+std::tuple<Tensor, Tensor> direct(const Tensor& x_, const Tensor& w_, const std::optional<Tensor>& b_,
+                                  Epilogue epilogue, ConvShape s, const ConvPool* pool) {
   const Tensor x = dense(x_, s.channels_last), w = dense(w_);
   const std::optional<Tensor> b = dense(b_);
   const int64_t size[] = {s.n, s.k, pool ? pool->p : s.p, pool ? pool->q : s.q};
@@ -99,7 +99,7 @@ std::tuple<Tensor, Tensor> direct(const Tensor& x_, const Tensor& w_, const std:
   Tensor offsets = pool ? empty_image(x, size, s.channels_last, aoti_torch_dtype_uint8()) : y;
   dispatch_float(x, "conv2d", [&]<typename T>() {
     Backend::template conv2d<T>(ptr<T>(y), pool ? ptr<uint8_t>(offsets) : nullptr, ptr<T>(x), ptr<T>(w), ptr<T>(b),
-                                relu, s, pool, x);
+                                epilogue, s, pool, x);
   });
   return {y, offsets};
 }

@@ -16,7 +16,7 @@ void calls() {
       const auto x = random<T>(x_size), w = random<T>(w_size), b = random<T>(k), dz = random<T>(y_size);
       auto y = result<T>(y_size), dx = result<T>(x_size), dw = result<T>(w_size);
       auto pieces = result<acc_t<T>>(conv2d_scratch_size<T>(s, {true, true, true, false}));
-      conv2d<T>(y.data(), x.data(), w.data(), b.data(), true, false, s, pieces.data(), nullptr);
+      conv2d<T>(y.data(), x.data(), w.data(), b.data(), Epilogue::kRelu, false, s, pieces.data(), nullptr);
       conv2d_backward<T>(dx.data(), dw.data(), dz.data(), x.data(), w.data(), false, s, pieces.data(), nullptr);
       note(y), note(dx), note(dw);
     }
