@@ -118,7 +118,7 @@ struct CpuLoss {
 
   template <typename T>
   static void gradient(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x,
-                       const ClassTarget<T>& target, SoftmaxStats<acc_t<T>> stats, ClassShape s) {
+                       const ClassTarget<T>& target, SoftmaxStats<const acc_t<T>> stats, ClassShape s) {
     each_block(s, [&](int64_t, int64_t p0, int64_t p1) {
       cpu::cross_entropy_backward(dx, dloss, dloss_step, scale, x, target, stats, s, p0, p1);
     });
