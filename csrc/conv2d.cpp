@@ -29,10 +29,30 @@ struct CpuWinograd {
            s.k % cpu::kWinogradChannels == 0;
   }
   static WinogradShape shape(ConvShape s) {
-    return {s.n, s.c, s.h, s.w, s.k, s.p, s.q, s.r, s.ph, s.pw, s.channels_last};
+    return {.n = s.n,
+            .c = s.c,
+            .h = s.h,
+            .w = s.w,
+            .k = s.k,
+            .p = s.p,
+            .q = s.q,
+            .taps = s.r,
+            .ph = s.ph,
+            .pw = s.pw,
+            .channels_last = s.channels_last};
   }
   static WinogradShape dx_shape(ConvShape s) {
-    return {s.n, s.k, s.p, s.q, s.c, s.h, s.w, s.r, s.r - 1 - s.ph, s.r - 1 - s.pw, s.channels_last};
+    return {.n = s.n,
+            .c = s.k,
+            .h = s.p,
+            .w = s.q,
+            .k = s.c,
+            .p = s.h,
+            .q = s.w,
+            .taps = s.r,
+            .ph = s.r - 1 - s.ph,
+            .pw = s.r - 1 - s.pw,
+            .channels_last = s.channels_last};
   }
 
   // Whether y came out finite.

@@ -21,8 +21,9 @@ struct Cuda {
                               const T* w, const ConvShape& s, const ConvPool* pool, const Tensor& like) {
     const OnDevice on(like);
     auto sums = accumulators<T>(like, dw || db ? cuda::conv2d_relu_max_pool2d_backward_scratch_size<T>(s, *pool) : 0);
-    cuda::conv2d_relu_max_pool2d_backward<T>({dx, dw, db, ptr<acc_t<T>>(sums), dy, offsets, x, w}, s, *pool,
-                                             on.stream());
+    const cuda::PooledGradients<T> gradients{
+        .dx = dx, .dw = dw, .db = db, .sums = ptr<acc_t<T>>(sums), .dy = dy, .offsets = offsets, .x = x, .w = w};
+    cuda::conv2d_relu_max_pool2d_backward<T>(gradients, s, *pool, on.stream());
   }
 };
 
@@ -37,7 +38,14 @@ ConvPool conv_pool(ConvShape s, const Ints& kernel, const Ints& stride, const In
   const int64_t p = pooled(s.p, kernel[0], stride[0], padding[0], ceil_mode);
   const int64_t q = pooled(s.q, kernel[1], stride[1], padding[1], ceil_mode);
   require(p > 0 && q > 0, "conv2d_relu_max_pool2d: the pooling window is larger than the padded image");
-  return {kernel[0], kernel[1], stride[0], stride[1], padding[0], padding[1], p, q};
+  return {.kh = kernel[0],
+          .kw = kernel[1],
+          .sh = stride[0],
+          .sw = stride[1],
+          .ph = padding[0],
+          .pw = padding[1],
+          .p = p,
+          .q = q};
 }
 
 template <class Backend>

@@ -159,7 +159,8 @@ struct Cuda {
     int64_t blocks = 0;
     p.each_chunk([&](int64_t row, ClassShape s, Share place) {
       const T* const x = ptr<T>(p.x) + row * k;
-      cuda_product<T>(z, x, w, ptr<T>(p.b), Epilogue::kNone, {s.n, columns, k, k, 1, 1, k}, p.x, on);
+      cuda_product<T>(z, x, w, ptr<T>(p.b), Epilogue::kNone,
+                      {.m = s.n, .n = columns, .k = k, .a_row = k, .a_col = 1, .b_row = 1, .b_col = k}, p.x, on);
       const cuda::Target<T> at = from_row(target.kernels, row, s);
       if (loss)
         blocks += cuda::cross_entropy<T>(p.each() ? loss + row * s.s : nullptr, p.stats_from(written, row), z, at, s,
@@ -170,9 +171,11 @@ struct Cuda {
                                       on.stream());
       if (wanted.dx)
         cuda_product<T>(ptr<T>(*wanted.dx) + row * k, z, w, nullptr, Epilogue::kNone,
-                        {s.n, k, columns, columns, 1, k, 1}, p.x, on);
+                        {.m = s.n, .n = k, .k = columns, .a_row = columns, .a_col = 1, .b_row = k, .b_col = 1}, p.x,
+                        on);
       dw.add(place, on, [&](T* share, int64_t j, int64_t count) {
-        cuda_product<T>(share, z + j, x, nullptr, Epilogue::kNone, {count, k, s.n, 1, columns, k, 1}, p.x, on);
+        cuda_product<T>(share, z + j, x, nullptr, Epilogue::kNone,
+                        {.m = count, .n = k, .k = s.n, .a_row = 1, .a_col = columns, .b_row = k, .b_col = 1}, p.x, on);
       });
       db.add(place, on, [&](T* share, int64_t, int64_t) {
         auto scratch = accumulators<T>(p.x, cuda::relu_backward_scratch_size<T>(s.n, columns));

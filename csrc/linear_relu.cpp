@@ -52,7 +52,13 @@ void mask(T* dz, T* db, const T* dy, const T* y, int64_t m, int64_t n) {
 template <typename T>
 void own_product(Tensor& y, const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, Epilogue epilogue) {
   own_product<T>(ptr<T>(y), ptr<T>(x), ptr<T>(w), ptr<T>(b), epilogue,
-                 {x.size(0), w.size(0), x.size(1), x.stride(0), x.stride(1), w.stride(1), w.stride(0)});
+                 {.m = x.size(0),
+                  .n = w.size(0),
+                  .k = x.size(1),
+                  .a_row = x.stride(0),
+                  .a_col = x.stride(1),
+                  .b_row = w.stride(1),
+                  .b_col = w.stride(0)});
 }
 
 struct Cpu {
@@ -80,11 +86,13 @@ struct Cpu {
       if (!own) return;
       const T* g = y ? masked : ptr<T>(dy);
       if (dx)
-        own_product<T>(ptr<T>(*dx), g, ptr<T>(w), nullptr, Epilogue::kNone,
-                       {s.m, s.k, s.n, s.n, 1, w.stride(0), w.stride(1)});
+        own_product<T>(
+            ptr<T>(*dx), g, ptr<T>(w), nullptr, Epilogue::kNone,
+            {.m = s.m, .n = s.k, .k = s.n, .a_row = s.n, .a_col = 1, .b_row = w.stride(0), .b_col = w.stride(1)});
       if (dw)
-        own_product<T>(ptr<T>(*dw), g, ptr<T>(x), nullptr, Epilogue::kNone,
-                       {s.n, s.k, s.m, 1, s.n, x.stride(0), x.stride(1)});
+        own_product<T>(
+            ptr<T>(*dw), g, ptr<T>(x), nullptr, Epilogue::kNone,
+            {.m = s.n, .n = s.k, .k = s.m, .a_row = 1, .a_col = s.n, .b_row = x.stride(0), .b_col = x.stride(1)});
     });
     if (own) return;
     auto t = [](const Tensor& a) { return torch::stable::transpose(a, 0, 1); };
@@ -120,7 +128,8 @@ struct Cuda {
     const OnDevice on(x);
     Tensor y = empty(x, {s.m, s.n});
     dispatch_float(x, "linear", [&]<typename T>() {
-      cuda_product<T>(ptr<T>(y), ptr<T>(x), ptr<T>(w), ptr<T>(b), epilogue, {s.m, s.n, s.k, s.k, 1, 1, s.k}, x, on);
+      cuda_product<T>(ptr<T>(y), ptr<T>(x), ptr<T>(w), ptr<T>(b), epilogue,
+                      {.m = s.m, .n = s.n, .k = s.k, .a_row = s.k, .a_col = 1, .b_row = 1, .b_col = s.k}, x, on);
     });
     return y;
   }
@@ -138,9 +147,11 @@ struct Cuda {
       }
       const T* g = ptr<T>(std::as_const(dz));
       if (dx)
-        cuda_product<T>(ptr<T>(*dx), g, ptr<T>(w), nullptr, Epilogue::kNone, {s.m, s.k, s.n, s.n, 1, s.k, 1}, x, on);
+        cuda_product<T>(ptr<T>(*dx), g, ptr<T>(w), nullptr, Epilogue::kNone,
+                        {.m = s.m, .n = s.k, .k = s.n, .a_row = s.n, .a_col = 1, .b_row = s.k, .b_col = 1}, x, on);
       if (dw)
-        cuda_product<T>(ptr<T>(*dw), g, ptr<T>(x), nullptr, Epilogue::kNone, {s.n, s.k, s.m, 1, s.n, s.k, 1}, x, on);
+        cuda_product<T>(ptr<T>(*dw), g, ptr<T>(x), nullptr, Epilogue::kNone,
+                        {.m = s.n, .n = s.k, .k = s.m, .a_row = 1, .a_col = s.n, .b_row = s.k, .b_col = 1}, x, on);
     });
   }
 };

@@ -17,25 +17,26 @@ inline ConvShape conv_shape(const Tensor& x, const Tensor& w, const Ints& stride
   require(x.dim() == 4 && w.dim() == 4 && groups > 0 && x.size(1) == w.size(1) * groups && w.size(0) % groups == 0,
           "conv2d: expected x [n, c, h, w] and w [k, c / groups, r, s]");
   require(x.scalar_type() == w.scalar_type(), "conv2d: x and w differ in dtype");
-  ConvShape s{x.size(0),
-              x.size(1),
-              x.size(2),
-              x.size(3),
-              w.size(0),
-              w.size(2),
-              w.size(3),
-              0,
-              0,
-              stride[0],
-              stride[1],
-              padding[0],
-              padding[1],
-              dilation[0],
-              dilation[1],
-              groups,
-              channels_last(x) || channels_last(w)};
-  s.p = window_count(s.h, s.r, s.sh, s.ph, s.dh);
-  s.q = window_count(s.w, s.s, s.sw, s.pw, s.dw);
+  const auto windows = [&](int64_t i) {
+    return window_count(x.size(2 + i), w.size(2 + i), stride[i], padding[i], dilation[i]);
+  };
+  const ConvShape s{.n = x.size(0),
+                    .c = x.size(1),
+                    .h = x.size(2),
+                    .w = x.size(3),
+                    .k = w.size(0),
+                    .r = w.size(2),
+                    .s = w.size(3),
+                    .p = windows(0),
+                    .q = windows(1),
+                    .sh = stride[0],
+                    .sw = stride[1],
+                    .ph = padding[0],
+                    .pw = padding[1],
+                    .dh = dilation[0],
+                    .dw = dilation[1],
+                    .groups = groups,
+                    .channels_last = channels_last(x) || channels_last(w)};
   require(s.p > 0 && s.q > 0, "conv2d: the kernel is larger than the padded image");
   return s;
 }
@@ -75,7 +76,9 @@ struct CpuDirect {
     over_images(s, step, [&](int64_t n0, int64_t n1) {
       for (int64_t n = n0; n < n1; n += step) {
         A* part = want_sums ? parts + n / step * sums : nullptr;
-        cpu::conv2d_backward<T>({dx, part, dy, y, offsets, x, packed}, s, pool, n, std::min(n1, n + step));
+        const cpu::ConvGradients<T> gradients{
+            .dx = dx, .sums = part, .dy = dy, .y = y, .offsets = offsets, .x = x, .packed = packed};
+        cpu::conv2d_backward<T>(gradients, s, pool, n, std::min(n1, n + step));
       }
     });
     if (!want_sums) return;
