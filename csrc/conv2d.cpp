@@ -29,21 +29,41 @@ struct CpuWinograd {
            s.k % cpu::kWinogradChannels == 0;
   }
   static WinogradShape shape(ConvShape s) {
-    return {s.n, s.c, s.h, s.w, s.k, s.p, s.q, s.r, s.ph, s.pw, s.channels_last};
+    return {.n = s.n,
+            .c = s.c,
+            .h = s.h,
+            .w = s.w,
+            .k = s.k,
+            .p = s.p,
+            .q = s.q,
+            .taps = s.r,
+            .ph = s.ph,
+            .pw = s.pw,
+            .channels_last = s.channels_last};
   }
   static WinogradShape dx_shape(ConvShape s) {
-    return {s.n, s.k, s.p, s.q, s.c, s.h, s.w, s.r, s.r - 1 - s.ph, s.r - 1 - s.pw, s.channels_last};
+    return {.n = s.n,
+            .c = s.k,
+            .h = s.p,
+            .w = s.q,
+            .k = s.c,
+            .p = s.h,
+            .q = s.w,
+            .taps = s.r,
+            .ph = s.r - 1 - s.ph,
+            .pw = s.r - 1 - s.pw,
+            .channels_last = s.channels_last};
   }
 
   // Whether y came out finite.
-  static bool conv2d(float* y, WinogradImages x, const float* w, bool flipped, const float* b, bool relu,
+  static bool conv2d(float* y, WinogradImages x, const float* w, bool flipped, const float* b, Epilogue epilogue,
                      WinogradShape s) {
     cpu::Scratch<float> u(cpu::winograd_weights_size(s));
     parallel_for(0, s.c, grain(s.k * s.taps * s.taps),
                  [&](int64_t c0, int64_t c1) { cpu::winograd_weights(u, w, flipped, s, c0, c1); });
     std::atomic<bool> finite = true;
     parallel_for(0, cpu::winograd_bands(s), 1, [&](int64_t band0, int64_t band1) {
-      if (!cpu::winograd_conv2d(y, x, u, b, relu, s, band0, band1)) finite = false;
+      if (!cpu::winograd_conv2d(y, x, u, b, epilogue, s, band0, band1)) finite = false;
     });
     return finite;
   }
@@ -69,12 +89,12 @@ struct CpuWinograd {
   }
 
   // Nothing where the results are not finite: Winograd's NaNs are not at the places of the plain sums'.
-  static std::optional<Tensor> forward(const Tensor& x_, const Tensor& w_, const std::optional<Tensor>& b_, bool relu,
-                                       ConvShape s) {
+  static std::optional<Tensor> forward(const Tensor& x_, const Tensor& w_, const std::optional<Tensor>& b_,
+                                       Epilogue epilogue, ConvShape s) {
     const Tensor x = dense(x_, s.channels_last), w = dense(w_);
     const std::optional<Tensor> b = dense(b_);
     Tensor y = empty_image(x, {s.n, s.k, s.p, s.q}, s.channels_last);
-    if (!conv2d(ptr<float>(y), {ptr<float>(x), nullptr}, ptr<float>(w), false, ptr<float>(b), relu, shape(s)))
+    if (!conv2d(ptr<float>(y), {ptr<float>(x), nullptr}, ptr<float>(w), false, ptr<float>(b), epilogue, shape(s)))
       return std::nullopt;
     return y;
   }
@@ -89,7 +109,8 @@ struct CpuWinograd {
     Tensor dw = wanted.dw || wanted.db ? empty_image(x, {s.k, s.c, s.r, s.s}, false) : none();
     Tensor db = wanted.db ? empty(x, {s.k}) : none();
     const WinogradImages dz{ptr<float>(dy), ptr<float>(y)};
-    if (wanted.dx && !conv2d(ptr<float>(dx), dz, ptr<float>(w), true, nullptr, false, dx_shape(s))) return std::nullopt;
+    if (wanted.dx && !conv2d(ptr<float>(dx), dz, ptr<float>(w), true, nullptr, Epilogue::kNone, dx_shape(s)))
+      return std::nullopt;
     if ((wanted.dw || wanted.db) &&
         !weight_gradient(ptr<float>(dw), wanted.db ? ptr<float>(db) : nullptr, ptr<float>(x), dz, shape(s)))
       return std::nullopt;
@@ -102,16 +123,16 @@ struct Cpu : CpuDirect {
     return o.algorithm == Algorithm::kDirect || !onednn::has_convolution();
   }
 
-  static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, ConvShape s,
-                        const ConvOptions& o) {
+  static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, Epilogue epilogue,
+                        ConvShape s, const ConvOptions& o) {
     if (o.algorithm == Algorithm::kWinograd && CpuWinograd::serves(x, s))
-      if (auto y = CpuWinograd::forward(x, w, b, relu, s)) return *y;
-    if (is_direct(o)) return std::get<0>(direct<CpuDirect>(x, w, b, relu, s, nullptr));
+      if (auto y = CpuWinograd::forward(x, w, b, epilogue, s)) return *y;
+    if (is_direct(o)) return std::get<0>(direct<CpuDirect>(x, w, b, epilogue, s, nullptr));
     Tensor y = onednn::convolution(x, w, b, {o.stride, o.padding, o.dilation, o.groups});
-    if (relu)
+    if (epilogue != Epilogue::kNone)
       dispatch_float(y, "conv2d_relu", [&]<typename T>() {
         parallel_for(0, y.numel(), grain(1),
-                     [&](int64_t i0, int64_t i1) { cpu::conv2d_relu_pass(ptr<T>(y) + i0, i1 - i0); });
+                     [&](int64_t i0, int64_t i1) { cpu::conv2d_epilogue_pass(ptr<T>(y) + i0, epilogue, i1 - i0); });
       });
     return y;
   }
@@ -143,8 +164,8 @@ struct Cpu : CpuDirect {
 
 // On a GPU, and on the CPU as the `.simt` overloads.
 struct Cuda {
-  static Tensor forward(const Tensor& x_, const Tensor& w_, const std::optional<Tensor>& b_, bool relu, ConvShape s,
-                        const ConvOptions&) {
+  static Tensor forward(const Tensor& x_, const Tensor& w_, const std::optional<Tensor>& b_, Epilogue epilogue,
+                        ConvShape s, const ConvOptions&) {
     const OnDevice on(x_);
     check(s);
     const Tensor x = dense(x_, s.channels_last), w = dense(w_, s.channels_last);
@@ -152,7 +173,7 @@ struct Cuda {
     Tensor y = empty_image(x, {s.n, s.k, s.p, s.q}, s.channels_last);
     dispatch_float(x, "conv2d", [&]<typename T>() {
       auto scratch = accumulators<T>(x, cuda::conv2d_scratch_size<T>(s, {.y = true}));
-      cuda::conv2d<T>(ptr<T>(y), ptr<T>(x), ptr<T>(w), ptr<T>(b), relu, tf32<T>(), s, ptr<acc_t<T>>(scratch),
+      cuda::conv2d<T>(ptr<T>(y), ptr<T>(x), ptr<T>(w), ptr<T>(b), epilogue, tf32<T>(), s, ptr<acc_t<T>>(scratch),
                       on.stream());
     });
     return y;
@@ -194,11 +215,11 @@ struct Cuda {
   }
 };
 
-template <class Backend, bool kRelu>
+template <class Backend, Epilogue kEpilogue>
 Tensor conv2d(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, Ints stride, Ints padding,
               Ints dilation, int64_t groups, int64_t algorithm) {
   const ConvShape s = conv_shape(x, w, stride, padding, dilation, groups);
-  return Backend::forward(x, w, b, kRelu, s, {stride, padding, dilation, groups, Algorithm(algorithm)});
+  return Backend::forward(x, w, b, kEpilogue, s, {stride, padding, dilation, groups, Algorithm(algorithm)});
 }
 
 // y is conv2d_relu's result, and masks dy; without it this is conv2d's backward. What is not wanted comes back empty.
@@ -213,8 +234,8 @@ Gradients conv2d_backward(const Tensor& dy, const Tensor& x, const Tensor& w, co
 
 template <class Backend>
 void implement(Library& m) {
-  m.impl(OVERLOAD("conv2d"), TORCH_BOX((&conv2d<Backend, false>)));
-  m.impl(OVERLOAD("conv2d_relu"), TORCH_BOX((&conv2d<Backend, true>)));
+  m.impl(OVERLOAD("conv2d"), TORCH_BOX((&conv2d<Backend, Epilogue::kNone>)));
+  m.impl(OVERLOAD("conv2d_relu"), TORCH_BOX((&conv2d<Backend, Epilogue::kRelu>)));
   m.impl(OVERLOAD("conv2d_backward"), TORCH_BOX(&conv2d_backward<Backend>));
 }
 REGISTER(implement)

@@ -11,6 +11,7 @@
 //   db[k] = sum_{n, p, q} dz[n, k, p, q]
 // Sums are kept in acc_t<T>.
 #pragma once
+#include "epilogue.h"
 #include "types.h"
 
 namespace torchext {
@@ -49,9 +50,9 @@ template <typename T>
 void conv2d_pack_dx(acc_t<T>* packed, const T* w, ConvShape);
 
 // Images [n0, n1). Null pool: y is [n, k, p, q] and offsets is not read;
-// else y and offsets are the pooled ones, and relu holds.
+// else y and offsets are the pooled ones, and ReLU is the epilogue.
 template <typename T>
-void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T* b, bool relu, ConvShape,
+void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T* b, Epilogue, ConvShape,
             const ConvPool*, int64_t n0, int64_t n1);
 
 template <typename T>
@@ -67,9 +68,9 @@ struct ConvGradients {
 template <typename T>
 void conv2d_backward(ConvGradients<T>, ConvShape, const ConvPool*, int64_t n0, int64_t n1);
 
-// The passes that a convolution by oneDNN leaves to us, over n elements: y = max(y, 0);  dz = dy where y > 0 or is NaN.
+// The passes that a convolution by oneDNN leaves to us, over n elements: the epilogue on y;  dz = dy where y > 0 or is NaN.
 template <typename T>
-void conv2d_relu_pass(T* y, int64_t n);
+void conv2d_epilogue_pass(T* y, Epilogue, int64_t n);
 template <typename T>
 void conv2d_mask_pass(T* dz, const T* dy, const T* y, int64_t n);
 }  // namespace cpu
@@ -84,7 +85,7 @@ struct ConvWants {
 template <typename T>
 int64_t conv2d_scratch_size(ConvShape, ConvWants);
 template <typename T>
-void conv2d(T* y, const T* x, const T* w, const T* b, bool relu, bool tf32, ConvShape, acc_t<T>* scratch, void* stream);
+void conv2d(T* y, const T* x, const T* w, const T* b, Epilogue, bool tf32, ConvShape, acc_t<T>* scratch, void* stream);
 // dz = dy where y > 0 or is NaN, and db. Null dz or db: not written. Null y: dz = dy.
 template <typename T>
 void conv2d_mask(T* dz, T* db, const T* dy, const T* y, ConvShape, acc_t<T>* scratch, void* stream);

@@ -10,7 +10,7 @@ using Cpu = CpuDirect;
 // On a GPU, and on the CPU as the `.simt` overloads.
 struct Cuda {
   template <typename T>
-  static void conv2d(T* y, uint8_t* offsets, const T* x, const T* w, const T* b, bool, const ConvShape& s,
+  static void conv2d(T* y, uint8_t* offsets, const T* x, const T* w, const T* b, Epilogue, const ConvShape& s,
                      const ConvPool* pool, const Tensor& like) {
     const OnDevice on(like);
     cuda::conv2d_relu_max_pool2d(y, offsets, x, w, b, s, *pool, on.stream());
@@ -21,8 +21,9 @@ struct Cuda {
                               const T* w, const ConvShape& s, const ConvPool* pool, const Tensor& like) {
     const OnDevice on(like);
     auto sums = accumulators<T>(like, dw || db ? cuda::conv2d_relu_max_pool2d_backward_scratch_size<T>(s, *pool) : 0);
-    cuda::conv2d_relu_max_pool2d_backward<T>({dx, dw, db, ptr<acc_t<T>>(sums), dy, offsets, x, w}, s, *pool,
-                                             on.stream());
+    const cuda::PooledGradients<T> gradients{
+        .dx = dx, .dw = dw, .db = db, .sums = ptr<acc_t<T>>(sums), .dy = dy, .offsets = offsets, .x = x, .w = w};
+    cuda::conv2d_relu_max_pool2d_backward<T>(gradients, s, *pool, on.stream());
   }
 };
 
@@ -37,7 +38,14 @@ ConvPool conv_pool(ConvShape s, const Ints& kernel, const Ints& stride, const In
   const int64_t p = pooled(s.p, kernel[0], stride[0], padding[0], ceil_mode);
   const int64_t q = pooled(s.q, kernel[1], stride[1], padding[1], ceil_mode);
   require(p > 0 && q > 0, "conv2d_relu_max_pool2d: the pooling window is larger than the padded image");
-  return {kernel[0], kernel[1], stride[0], stride[1], padding[0], padding[1], p, q};
+  return {.kh = kernel[0],
+          .kw = kernel[1],
+          .sh = stride[0],
+          .sw = stride[1],
+          .ph = padding[0],
+          .pw = padding[1],
+          .p = p,
+          .q = q};
 }
 
 template <class Backend>
@@ -47,7 +55,7 @@ std::tuple<Tensor, Tensor> conv2d_relu_max_pool2d(const Tensor& x, const Tensor&
                                                   bool ceil_mode) {
   const ConvShape s = conv_shape(x, w, stride, padding, dilation, groups);
   const ConvPool pool = conv_pool(s, pool_kernel, pool_stride, pool_padding, ceil_mode);
-  return direct<Backend>(x, w, b, true, s, &pool);
+  return direct<Backend>(x, w, b, Epilogue::kRelu, s, &pool);
 }
 
 template <class Backend>

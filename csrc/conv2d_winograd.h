@@ -12,6 +12,8 @@
 #pragma once
 #include <cstdint>
 
+#include "epilogue.h"
+
 namespace torchext {
 struct WinogradShape {
   int64_t n, c, h, w;  // x: [n, c, h, w]
@@ -36,8 +38,8 @@ void winograd_weights(float* u, const float* w, bool flipped, WinogradShape, int
 
 // y, in bands [band0, band1) of winograd_bands(). Whether it is finite.
 int64_t winograd_bands(WinogradShape);
-bool winograd_conv2d(float* y, WinogradImages x, const float* u, const float* b, bool relu, WinogradShape,
-                     int64_t band0, int64_t band1);
+bool winograd_conv2d(float* y, WinogradImages x, const float* u, const float* b, Epilogue, WinogradShape, int64_t band0,
+                     int64_t band1);
 
 // Weight gradients are summed in winograd_parts() parts of winograd_part_size() sums, db in winograd_db_parts() parts
 // of k; their numbers depend on the shape alone. Null db_sums: not wanted.

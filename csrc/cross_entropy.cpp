@@ -81,7 +81,7 @@ struct Cpu {
     using A = acc_t<T>;
     cpu::Scratch<A> weights(0);
     const ClassTarget<T> target = class_target<T>(weights, logits.target, logits.shape.c, weight, options);
-    A* const saved = const_cast<A*>(ptr<A>(stats));
+    const A* const saved = ptr<A>(stats);
     CpuLoss::gradient<T>(ptr<T>(dx), ptr<T>(dloss), options.reduction == kNone,
                          options.reduction == kMean ? 1 / saved[logits.stats_size() - 1] : A(1), ptr<T>(logits.x),
                          target, logits.stats_at(saved), logits.shape);
@@ -110,7 +110,7 @@ struct Cuda {
   static void backward(Tensor& dx, const Tensor& dloss, const Logits& logits, const std::optional<Tensor>& weight,
                        const Tensor& stats, const LossOptions& options) {
     const OnDevice on(logits.x);
-    auto* const saved = const_cast<acc_t<T>*>(ptr<acc_t<T>>(stats));
+    const auto* const saved = ptr<acc_t<T>>(stats);
     CudaTarget<T> target(logits.target, logits.shape.c, weight, options);
     target.sum_weights(logits.x, logits.shape.c, on);
     cuda::cross_entropy_backward<T>(ptr<T>(dx), ptr<T>(dloss), options.reduction == kNone,

@@ -37,7 +37,7 @@ Target from_row(Target target, int64_t row, ClassShape s) {
   return target;
 }
 
-// Rows of [n * s], one after the other; q_sum is kept for probabilities alone.
+// Rows of [n * s], one after the other; q_sum is kept for probabilities alone. A is const where they are read.
 template <typename A>
 struct SoftmaxStats {
   A *max, *inverse_sum, *q_sum;
@@ -58,7 +58,7 @@ LossSum cross_entropy(T* loss, SoftmaxStats<acc_t<T>>, const T* x, const ClassTa
 // dx, which may be x, at positions [p0, p1): dloss[p * dloss_step] * scale is each one's gradient
 template <typename T>
 void cross_entropy_backward(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x,
-                            const ClassTarget<T>&, SoftmaxStats<acc_t<T>>, ClassShape, int64_t p0, int64_t p1);
+                            const ClassTarget<T>&, SoftmaxStats<const acc_t<T>>, ClassShape, int64_t p0, int64_t p1);
 }  // namespace cpu
 
 namespace cuda {
@@ -87,7 +87,7 @@ void total_loss(T* loss, acc_t<T>* total_weight, bool mean, const double* sums, 
 // It is divided by *divisor unless that is null.
 template <typename T>
 void cross_entropy_backward(T* dx, const T* dloss, bool each, const acc_t<T>* divisor, const T* x, const Target<T>&,
-                            SoftmaxStats<acc_t<T>>, ClassShape, void* stream);
+                            SoftmaxStats<const acc_t<T>>, ClassShape, void* stream);
 // *sum = sum_j weight[j]
 template <typename T>
 void sum_weights(acc_t<T>* sum, const T* weight, int64_t c, void* stream);

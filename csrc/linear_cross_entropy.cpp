@@ -70,18 +70,19 @@ struct Cpu {
     product(z, x, view(p.w, 0, {p.k, p.columns()}, {1, p.k}));
     if (p.b)
       parallel_for(0, n, grain(p.columns()), [&](int64_t row0, int64_t row1) {
-        cpu::bias_relu(ptr<T>(z), ptr<T>(p.b), false, p.columns(), row0, row1);
+        cpu::bias_epilogue(ptr<T>(z), ptr<T>(p.b), Epilogue::kNone, p.columns(), row0, row1);
       });
   }
 
-  // Forward where there is a loss to write, else from forward's stats; dloss is null where it is 1.
+  // Forward where there are a loss and stats to write, else from forward's stats; dloss is null where it is 1.
   template <typename T>
-  static void run(const Problem& p, T* loss, acc_t<T>* stats, const T* dloss, const Gradients& wanted) {
+  static void run(const Problem& p, T* loss, acc_t<T>* written, const acc_t<T>* stats, const T* dloss,
+                  const Gradients& wanted) {
     using A = acc_t<T>;
     cpu::Scratch<A> weights(0);
     const ClassTarget<T> target = class_target<T>(weights, p.target, p.shape.c, p.weight, p.options);
-    A& total = stats[p.stats_size() - 1];
-    if (loss) total = total_weight(p, target);
+    if (loss) written[p.stats_size() - 1] = total_weight(p, target);
+    const A total = stats[p.stats_size() - 1];
     const T one(1);
     Tensor chunk = empty(p.x, {p.chunk, p.columns()}), ones = empty(p.x, {p.chunk, 1});
     std::fill_n(ptr<T>(ones), p.chunk, one);
@@ -92,11 +93,12 @@ struct Cpu {
       Tensor z = rows_of(chunk, p.columns(), 0, s.n);
       logits<T>(z, x, p, s.n);
       const ClassTarget<T> at = from_row(target, row, s);
-      const SoftmaxStats<A> softmax = p.stats_from(stats, row);
-      if (loss) sum += CpuLoss::sum<T>(p.each() ? loss + row * s.s : nullptr, softmax, ptr<T>(z), at, s).loss;
+      if (loss)
+        sum +=
+            CpuLoss::sum<T>(p.each() ? loss + row * s.s : nullptr, p.stats_from(written, row), ptr<T>(z), at, s).loss;
       if (!wanted.any()) return;
       CpuLoss::gradient<T>(ptr<T>(z), dloss ? dloss + p.each() * row * s.s : &one, p.each(),
-                           p.mean() ? 1 / total : A(1), ptr<T>(z), at, softmax, s);
+                           p.mean() ? 1 / total : A(1), ptr<T>(z), at, p.stats_from(stats, row), s);
       if (wanted.dx) product(rows_of(*wanted.dx, p.k, row, s.n), z, rows_of(p.w, p.k, 0, p.columns()));
       dw.add(z, x, s.n, place);
       db.add(z, rows_of(ones, 1, 0, s.n), s.n, place);
@@ -137,16 +139,17 @@ struct Cuda {
   };
 
   template <typename T>
-  static void run(const Problem& p, T* loss, acc_t<T>* stats, const T* dloss, const Gradients& wanted) {
+  static void run(const Problem& p, T* loss, acc_t<T>* written, const acc_t<T>* stats, const T* dloss,
+                  const Gradients& wanted) {
     using A = acc_t<T>;
     const OnDevice on(p.x);
     const int64_t columns = p.columns(), k = p.k, chunks = (p.shape.n + p.chunk - 1) / p.chunk;
     CudaTarget<T> target(p.target, p.shape.c, p.weight, p.options);
-    A* const total = stats + p.stats_size() - 1;
+    const int64_t at_total = p.stats_size() - 1;
     if (wanted.any()) target.sum_weights(p.x, p.shape.c, on);
     if (loss && wanted.any() && p.mean())
-      cuda::target_weight<T>(total, target.kernels.index, ptr<T>(p.weight), p.options.ignore_index, p.shape.c,
-                             p.positions(), on.stream());
+      cuda::target_weight<T>(written + at_total, target.kernels.index, ptr<T>(p.weight), p.options.ignore_index,
+                             p.shape.c, p.positions(), on.stream());
     const int64_t sums_size = cuda::cross_entropy_scratch_size<T>({p.chunk, p.shape.c, p.shape.s});
     Tensor sums = empty(p.x, {loss ? chunks * sums_size : 0}, aoti_torch_dtype_float64());
     Tensor logits = empty(p.x, {p.chunk, columns});
@@ -156,27 +159,32 @@ struct Cuda {
     int64_t blocks = 0;
     p.each_chunk([&](int64_t row, ClassShape s, Share place) {
       const T* const x = ptr<T>(p.x) + row * k;
-      cuda_product<T>(z, x, w, ptr<T>(p.b), false, {s.n, columns, k, k, 1, 1, k}, p.x, on);
+      cuda_product<T>(z, x, w, ptr<T>(p.b), Epilogue::kNone,
+                      {.m = s.n, .n = columns, .k = k, .a_row = k, .a_col = 1, .b_row = 1, .b_col = k}, p.x, on);
       const cuda::Target<T> at = from_row(target.kernels, row, s);
-      const SoftmaxStats<A> softmax = p.stats_from(stats, row);
       if (loss)
-        blocks += cuda::cross_entropy<T>(p.each() ? loss + row * s.s : nullptr, softmax, z, at, s,
+        blocks += cuda::cross_entropy<T>(p.each() ? loss + row * s.s : nullptr, p.stats_from(written, row), z, at, s,
                                          ptr<double>(sums) + 2 * blocks, on.stream());
       if (!wanted.any()) return;
       cuda::cross_entropy_backward<T>(z, dloss && p.each() ? dloss + row * s.s : dloss, p.each(),
-                                      p.mean() ? total : nullptr, z, at, softmax, s, on.stream());
+                                      p.mean() ? stats + at_total : nullptr, z, at, p.stats_from(stats, row), s,
+                                      on.stream());
       if (wanted.dx)
-        cuda_product<T>(ptr<T>(*wanted.dx) + row * k, z, w, nullptr, false, {s.n, k, columns, columns, 1, k, 1}, p.x,
+        cuda_product<T>(ptr<T>(*wanted.dx) + row * k, z, w, nullptr, Epilogue::kNone,
+                        {.m = s.n, .n = k, .k = columns, .a_row = columns, .a_col = 1, .b_row = k, .b_col = 1}, p.x,
                         on);
       dw.add(place, on, [&](T* share, int64_t j, int64_t count) {
-        cuda_product<T>(share, z + j, x, nullptr, false, {count, k, s.n, 1, columns, k, 1}, p.x, on);
+        cuda_product<T>(share, z + j, x, nullptr, Epilogue::kNone,
+                        {.m = count, .n = k, .k = s.n, .a_row = 1, .a_col = columns, .b_row = k, .b_col = 1}, p.x, on);
       });
       db.add(place, on, [&](T* share, int64_t, int64_t) {
         auto scratch = accumulators<T>(p.x, cuda::relu_backward_scratch_size<T>(s.n, columns));
         cuda::relu_backward<T>(nullptr, share, z, nullptr, s.n, columns, ptr<A>(scratch), on.stream());
       });
     });
-    if (loss) cuda::total_loss<T>(p.each() ? nullptr : loss, total, p.mean(), ptr<double>(sums), blocks, on.stream());
+    if (loss)
+      cuda::total_loss<T>(p.each() ? nullptr : loss, written + at_total, p.mean(), ptr<double>(sums), blocks,
+                          on.stream());
   }
 };
 
@@ -221,7 +229,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x, cons
   Tensor stats = empty(x, {p.stats_size()}, wide ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32());
   auto [dx, dw, db] = with_gradients(p, want_dx, want_dw, want_db, [&](const Gradients& wanted) {
     dispatch_float(x, "linear_cross_entropy", [&]<typename T>() {
-      Backend::template run<T>(p, ptr<T>(loss), ptr<acc_t<T>>(stats), nullptr, wanted);
+      Backend::template run<T>(p, ptr<T>(loss), ptr<acc_t<T>>(stats), ptr<acc_t<T>>(stats), nullptr, wanted);
     });
   });
   return {loss, stats, dx, dw, db};
@@ -239,7 +247,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& dloss_, const Tensor& 
           "linear_cross_entropy_backward: expected forward's stats and a dloss like its loss");
   return with_gradients(p, want_dx, want_dw, want_db, [&](const Gradients& wanted) {
     dispatch_float(x, "linear_cross_entropy_backward", [&]<typename T>() {
-      Backend::template run<T>(p, nullptr, const_cast<acc_t<T>*>(ptr<acc_t<T>>(stats)), ptr<T>(dloss), wanted);
+      Backend::template run<T>(p, nullptr, nullptr, ptr<acc_t<T>>(stats), ptr<T>(dloss), wanted);
     });
   });
 }

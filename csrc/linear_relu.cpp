@@ -8,9 +8,9 @@
 
 namespace torchext {
 namespace {
-// c = a b + bias, then max(., 0) if relu: in one piece a thread, as nearly square as the threads divide.
+// c = a b + bias, then the epilogue: in one piece a thread, as nearly square as the threads divide.
 template <typename T>
-void own_product(T* c, const T* a, const T* b, const T* bias, bool relu, MatmulShape s) {
+void own_product(T* c, const T* a, const T* b, const T* bias, Epilogue epilogue, MatmulShape s) {
   constexpr int64_t kWork = 1 << 18;           // multiply-adds worth waking a second thread for
   constexpr int64_t kRows = 8, kColumns = 48;  // what tiles and panels of every instruction set about divide
   const int64_t work = s.m * s.n * s.k / kWork;
@@ -25,7 +25,7 @@ void own_product(T* c, const T* a, const T* b, const T* bias, bool relu, MatmulS
   parallel_for(0, threads, 1, [&](int64_t piece0, int64_t piece1) {
     for (int64_t i = piece0; i < piece1; ++i) {
       const int64_t i0 = i / across * rows, j0 = i % across * columns;
-      cpu::matmul<T>(c, a, b, bias, relu, s, {i0, std::min(s.m, i0 + rows), j0, std::min(s.n, j0 + columns)});
+      cpu::matmul<T>(c, a, b, bias, epilogue, s, {i0, std::min(s.m, i0 + rows), j0, std::min(s.n, j0 + columns)});
     }
   });
 }
@@ -48,11 +48,17 @@ void mask(T* dz, T* db, const T* dy, const T* y, int64_t m, int64_t n) {
   std::copy_n(static_cast<A*>(sums), n, db);
 }
 
-// x w^T + b, then max(., 0) if relu; x: [m, k] and w: [n, k] by any strides, one of them 1.
+// x w^T + b, then the epilogue; x: [m, k] and w: [n, k] by any strides, one of them 1.
 template <typename T>
-void own_product(Tensor& y, const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu) {
-  own_product<T>(ptr<T>(y), ptr<T>(x), ptr<T>(w), ptr<T>(b), relu,
-                 {x.size(0), w.size(0), x.size(1), x.stride(0), x.stride(1), w.stride(1), w.stride(0)});
+void own_product(Tensor& y, const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, Epilogue epilogue) {
+  own_product<T>(ptr<T>(y), ptr<T>(x), ptr<T>(w), ptr<T>(b), epilogue,
+                 {.m = x.size(0),
+                  .n = w.size(0),
+                  .k = x.size(1),
+                  .a_row = x.stride(0),
+                  .a_col = x.stride(1),
+                  .b_row = w.stride(1),
+                  .b_col = w.stride(0)});
 }
 
 struct Cpu {
@@ -60,11 +66,11 @@ struct Cpu {
   static bool fills(LinearAlgorithm algorithm) { return algorithm == LinearAlgorithm::kNative; }
   static Tensor operand(const Tensor& t) { return t.stride(0) == 1 || t.stride(1) == 1 ? t : dense(t); }
 
-  static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, LinearShape s,
-                        LinearAlgorithm algorithm) {
-    if (algorithm == LinearAlgorithm::kLibrary) return library(x, w, b, relu);
+  static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, Epilogue epilogue,
+                        LinearShape s, LinearAlgorithm algorithm) {
+    if (algorithm == LinearAlgorithm::kLibrary) return library(x, w, b, epilogue);
     Tensor y = empty(x, {s.m, s.n});
-    dispatch_float(x, "linear", [&]<typename T>() { own_product<T>(y, x, w, b, relu); });
+    dispatch_float(x, "linear", [&]<typename T>() { own_product<T>(y, x, w, b, epilogue); });
     return y;
   }
 
@@ -80,29 +86,33 @@ struct Cpu {
       if (!own) return;
       const T* g = y ? masked : ptr<T>(dy);
       if (dx)
-        own_product<T>(ptr<T>(*dx), g, ptr<T>(w), nullptr, false, {s.m, s.k, s.n, s.n, 1, w.stride(0), w.stride(1)});
+        own_product<T>(
+            ptr<T>(*dx), g, ptr<T>(w), nullptr, Epilogue::kNone,
+            {.m = s.m, .n = s.k, .k = s.n, .a_row = s.n, .a_col = 1, .b_row = w.stride(0), .b_col = w.stride(1)});
       if (dw)
-        own_product<T>(ptr<T>(*dw), g, ptr<T>(x), nullptr, false, {s.n, s.k, s.m, 1, s.n, x.stride(0), x.stride(1)});
+        own_product<T>(
+            ptr<T>(*dw), g, ptr<T>(x), nullptr, Epilogue::kNone,
+            {.m = s.n, .n = s.k, .k = s.m, .a_row = 1, .a_col = s.n, .b_row = x.stride(0), .b_col = x.stride(1)});
     });
     if (own) return;
     auto t = [](const Tensor& a) { return torch::stable::transpose(a, 0, 1); };
-    if (dx) *dx = library(dz, t(w), std::nullopt, false);
-    if (dw) *dw = library(t(dz), t(x), std::nullopt, false);
+    if (dx) *dx = library(dz, t(w), std::nullopt, Epilogue::kNone);
+    if (dw) *dw = library(t(dz), t(x), std::nullopt, Epilogue::kNone);
   }
 
-  // x w^T + b, then max(., 0) if relu, by oneDNN or, where that is not to be had, by torch's BLAS. ReLU is a pass of
-  // our own: oneDNN's turns NaN into 0.
-  static Tensor library(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu) {
+  // x w^T + b, then the epilogue, by oneDNN or, where that is not to be had, by torch's BLAS. The epilogue is a
+  // pass of our own: oneDNN's ReLU turns NaN into 0.
+  static Tensor library(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, Epilogue epilogue) {
     const int64_t m = x.size(0), n = w.size(0);
     const bool adds_bias = x.scalar_type() == ScalarType::Float && onednn::has_linear();
     Tensor y = adds_bias ? onednn::linear(x, w, b) : empty(x, {m, n});
     if (!adds_bias)
       TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mm_out(y.get(), x.get(), torch::stable::transpose(w, 0, 1).get()));
-    if (!relu && (!b || adds_bias)) return y;
+    if (epilogue == Epilogue::kNone && (!b || adds_bias)) return y;
     dispatch_float(y, "linear", [&]<typename T>() {
       const T* bias = adds_bias ? nullptr : ptr<T>(b);
       parallel_for(0, m, grain(n),
-                   [&](int64_t row0, int64_t row1) { cpu::bias_relu(ptr<T>(y), bias, relu, n, row0, row1); });
+                   [&](int64_t row0, int64_t row1) { cpu::bias_epilogue(ptr<T>(y), bias, epilogue, n, row0, row1); });
     });
     return y;
   }
@@ -113,12 +123,13 @@ struct Cuda {
   static bool fills(LinearAlgorithm) { return true; }
   static Tensor operand(const Tensor& t) { return dense(t); }
 
-  static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, bool relu, LinearShape s,
-                        LinearAlgorithm) {
+  static Tensor forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, Epilogue epilogue,
+                        LinearShape s, LinearAlgorithm) {
     const OnDevice on(x);
     Tensor y = empty(x, {s.m, s.n});
     dispatch_float(x, "linear", [&]<typename T>() {
-      cuda_product<T>(ptr<T>(y), ptr<T>(x), ptr<T>(w), ptr<T>(b), relu, {s.m, s.n, s.k, s.k, 1, 1, s.k}, x, on);
+      cuda_product<T>(ptr<T>(y), ptr<T>(x), ptr<T>(w), ptr<T>(b), epilogue,
+                      {.m = s.m, .n = s.n, .k = s.k, .a_row = s.k, .a_col = 1, .b_row = 1, .b_col = s.k}, x, on);
     });
     return y;
   }
@@ -135,17 +146,21 @@ struct Cuda {
                                y ? ptr<T>(*y) : nullptr, s.m, s.n, ptr<acc_t<T>>(sums), on.stream());
       }
       const T* g = ptr<T>(std::as_const(dz));
-      if (dx) cuda_product<T>(ptr<T>(*dx), g, ptr<T>(w), nullptr, false, {s.m, s.k, s.n, s.n, 1, s.k, 1}, x, on);
-      if (dw) cuda_product<T>(ptr<T>(*dw), g, ptr<T>(x), nullptr, false, {s.n, s.k, s.m, 1, s.n, s.k, 1}, x, on);
+      if (dx)
+        cuda_product<T>(ptr<T>(*dx), g, ptr<T>(w), nullptr, Epilogue::kNone,
+                        {.m = s.m, .n = s.k, .k = s.n, .a_row = s.n, .a_col = 1, .b_row = s.k, .b_col = 1}, x, on);
+      if (dw)
+        cuda_product<T>(ptr<T>(*dw), g, ptr<T>(x), nullptr, Epilogue::kNone,
+                        {.m = s.n, .n = s.k, .k = s.m, .a_row = 1, .a_col = s.n, .b_row = s.k, .b_col = 1}, x, on);
     });
   }
 };
 
-template <class Backend, bool kRelu>
+template <class Backend, Epilogue kEpilogue>
 Tensor linear(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b, int64_t algorithm) {
   require(x.dim() == 2 && w.dim() == 2 && x.size(1) == w.size(1), "linear: expected x [m, k] and w [n, k] with one k");
-  return Backend::forward(Backend::operand(x), Backend::operand(w), dense(b), kRelu, {x.size(0), x.size(1), w.size(0)},
-                          LinearAlgorithm(algorithm));
+  return Backend::forward(Backend::operand(x), Backend::operand(w), dense(b), kEpilogue,
+                          {x.size(0), x.size(1), w.size(0)}, LinearAlgorithm(algorithm));
 }
 
 // y is linear_relu's result, and masks dy; without it this is linear's backward. What is not wanted comes back empty.
@@ -166,8 +181,8 @@ std::tuple<Tensor, Tensor, Tensor> linear_backward(const Tensor& dy, const Tenso
 
 template <class Backend>
 void implement(Library& m) {
-  m.impl(OVERLOAD("linear"), TORCH_BOX((&linear<Backend, false>)));
-  m.impl(OVERLOAD("linear_relu"), TORCH_BOX((&linear<Backend, true>)));
+  m.impl(OVERLOAD("linear"), TORCH_BOX((&linear<Backend, Epilogue::kNone>)));
+  m.impl(OVERLOAD("linear_relu"), TORCH_BOX((&linear<Backend, Epilogue::kRelu>)));
   m.impl(OVERLOAD("linear_backward"), TORCH_BOX(&linear_backward<Backend>));
 }
 REGISTER(implement)

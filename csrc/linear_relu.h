@@ -5,6 +5,7 @@
 //   dx[i, p] = sum_j dz[i, j] w[j, p]     dw[j, p] = sum_i dz[i, j] x[i, p]     db[j] = sum_i dz[i, j]
 // All three products are one strided matrix product; sums are kept in acc_t<T>.
 #pragma once
+#include "epilogue.h"
 #include "types.h"
 
 namespace torchext {
@@ -25,13 +26,13 @@ struct MatmulPart {
   int64_t i0, i1, j0, j1;
 };  // rows [i0, i1), columns [j0, j1) of c
 
-// A part of c = a b + bias, then max(., 0) if relu; bias: [n] or null. One of a_row and a_col is 1,
+// A part of c = a b + bias, then the epilogue; bias: [n] or null. One of a_row and a_col is 1,
 // one of b_row and b_col too.
 template <typename T>
-void matmul(T* c, const T* a, const T* b, const T* bias, bool relu, MatmulShape, MatmulPart);
-// y += bias, then max(., 0) if relu, in place; bias: [n] or null
+void matmul(T* c, const T* a, const T* b, const T* bias, Epilogue, MatmulShape, MatmulPart);
+// y += bias, then the epilogue, in place; bias: [n] or null
 template <typename T>
-void bias_relu(T* y, const T* bias, bool relu, int64_t n, int64_t row0, int64_t row1);
+void bias_epilogue(T* y, const T* bias, Epilogue, int64_t n, int64_t row0, int64_t row1);
 // dz = dy but 0 where y <= 0, over `n` columns and rows [row0, row1), and db[j] += sum of its rows. Null dz: not
 // written. Null y: dz = dy.
 template <typename T>
@@ -44,9 +45,9 @@ template <typename T>
 int64_t matmul_scratch_size(MatmulShape);
 template <typename T>
 int64_t relu_backward_scratch_size(int64_t m, int64_t n);
-// c = a b + bias, then max(., 0) if relu; bias: [n] or null. float32 is multiplied as it is, or rounded to TF32.
+// c = a b + bias, then the epilogue; bias: [n] or null. float32 is multiplied as it is, or rounded to TF32.
 template <typename T>
-void matmul(T* c, const T* a, const T* b, const T* bias, bool relu, bool tf32, MatmulShape, acc_t<T>* scratch,
+void matmul(T* c, const T* a, const T* b, const T* bias, Epilogue, bool tf32, MatmulShape, acc_t<T>* scratch,
             void* stream);
 // dz = dy but 0 where y <= 0, db[j] = its sum over rows. Null dz or db: not written. Null y: dz = dy.
 template <typename T>

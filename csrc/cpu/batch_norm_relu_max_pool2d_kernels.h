@@ -134,7 +134,20 @@ void normalise_rows(T* y, uint8_t* offsets, const T* x, const acc_t<T>* affine, 
     }
     over_normalised(from, inside * p.w, affine, s, c,
                     [&]<int N>(int64_t i, Vec<A, N> v) TORCHEXT_INLINE { store_lanes<N>(z + i, v); });
-    const PoolShape strip{1, p.channels, inside, p.w, 1, p.ow, p.kh, p.kw, p.sh, p.sw, rows.first, p.pw, 1, 1};
+    const PoolShape strip{.planes = 1,
+                          .channels = p.channels,
+                          .h = inside,
+                          .w = p.w,
+                          .oh = 1,
+                          .ow = p.ow,
+                          .kh = p.kh,
+                          .kw = p.kw,
+                          .sh = p.sh,
+                          .sw = p.sw,
+                          .ph = rows.first,
+                          .pw = p.pw,
+                          .dh = 1,
+                          .dw = 1};
     ISA::max_pool2d<A>(best, taps, z, strip, 0, 1);
     over_lanes<kLanes<A>>(0, length, [&]<int N>(int64_t i) TORCHEXT_INLINE {
       store_rectified<N>(to + i, taps + i, load_lanes<N>(best + i), load_bytes<N, A>(taps + i));

@@ -60,11 +60,11 @@ inline void pool_row(A* y, uint8_t* offsets, const A* const* rows, int64_t first
 }
 
 template <typename T>
-void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T* b, bool relu, ConvShape s,
+void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T* b, Epilogue epilogue, ConvShape s,
             const ConvPool* pool, int64_t n0, int64_t n1) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
-  if (!pool && prefers_rows<A>(s)) return conv2d_rows(y, x, packed, b, relu, s, n0, n1);
+  if (!pool && prefers_rows<A>(s)) return conv2d_rows(y, x, packed, b, epilogue, s, n0, n1);
   const int64_t wp = s.w + 2 * s.pw, taps = s.group_c() * s.r * s.s;
   const int64_t rows = pool ? pool->p : s.p, columns = pool ? pool->q : s.q, plane = rows * columns;
   const int64_t size = block_of(s.group_k()), blocks = block_count(s.group_k());
@@ -106,8 +106,8 @@ void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T*
           auto row = [&](A* to, int64_t to_plane, int64_t p) {
             const A* in = xs + (g * s.group_c() * x_plane(s) + p * s.sh * wp) * L;
             for_pixels(s.q, [&]<int kQ>(int64_t q, int64_t) {
-              forward_tile<kK, kQ>(to + q * L, to_plane, in + q * s.sw * L, s.sw * L, weights, bias + k0, relu && !pool,
-                                   t);
+              forward_tile<kK, kQ>(to + q * L, to_plane, in + q * s.sw * L, s.sw * L, weights, bias + k0,
+                                   pool ? Epilogue::kNone : epilogue, t);
             });
           };
           if (!pool) {
@@ -137,11 +137,8 @@ void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T*
 }
 
 template <typename T>
-void conv2d_relu_pass(T* y, int64_t n) {
-  auto pass = [&](int64_t i, auto... count) {
-    const auto v = load(y + i, count...);
-    store(y + i, v < 0 ? decltype(v + v){} : v, count...);
-  };
+void conv2d_epilogue_pass(T* y, Epilogue epilogue, int64_t n) {
+  auto pass = [&](int64_t i, auto... count) { store(y + i, apply(epilogue, load(y + i, count...)), count...); };
   constexpr int L = kLanes<acc_t<T>>;
   int64_t i = 0;
   for (; i + L <= n; i += L) pass(i);

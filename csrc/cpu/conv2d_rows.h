@@ -50,7 +50,7 @@ struct RowVector {
 // kQ vectors of kK channels.
 template <int kK, int kQ, typename T>
 [[gnu::noinline]] void row_tile(T* y, int64_t y_plane, const acc_t<T>* x, const RowVector* at, const acc_t<T>* w,
-                                const acc_t<T>* bias, bool relu, Taps t) {
+                                const acc_t<T>* bias, Epilogue epilogue, Taps t) {
   using A = acc_t<T>;
   Vec<A> acc[kK][kQ];
   const A* from[kQ];
@@ -76,13 +76,13 @@ template <int kK, int kQ, typename T>
 #pragma GCC unroll 8
   for (int k = 0; k < kK; ++k)
 #pragma GCC unroll 8
-    for (int q = 0; q < kQ; ++q)
-      store(y + k * y_plane + at[q].y, relu ? (acc[k][q] < 0 ? Vec<A>{} : acc[k][q]) : acc[k][q]);
+    for (int q = 0; q < kQ; ++q) store(y + k * y_plane + at[q].y, apply(epilogue, acc[k][q]));
 }
 
 // packed: as conv2d_pack() leaves it.
 template <typename T>
-void conv2d_rows(T* y, const T* x, const acc_t<T>* packed, const T* b, bool relu, ConvShape s, int64_t n0, int64_t n1) {
+void conv2d_rows(T* y, const T* x, const acc_t<T>* packed, const T* b, Epilogue epilogue, ConvShape s, int64_t n0,
+                 int64_t n1) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   PaddedImage<A> image(s);
@@ -103,7 +103,7 @@ void conv2d_rows(T* y, const T* x, const acc_t<T>* packed, const T* b, bool relu
       with_block(size, [&]<int kK>() {
         for_pixels(count, [&]<int kQ>(int64_t q, int64_t) {
           row_tile<kK, kQ, T>(y + (n * s.k + k0) * plane, plane, image.data, vectors + q, packed + i * taps * size,
-                              bias + k0, relu, t);
+                              bias + k0, epilogue, t);
         });
       });
     }

@@ -4,6 +4,7 @@
 // Stride and dilation are only distances between the vectors read.
 #ifndef TORCHEXT_CONV2D_TILES
 #define TORCHEXT_CONV2D_TILES
+#include "epilogue.h"
 #include "image_lanes.h"
 
 // Inlined, its addresses would share registers with the caller's and be spilled in the innermost loop.
@@ -66,9 +67,9 @@ struct Taps {
   int64_t c, r, s, plane, row, column;
 };  // distances in scalars of the scratch
 
-// z[k][q] = bias[k] + sum over taps of w * x, relu if asked.
+// z[k][q] = bias[k] + sum over taps of w * x, then the epilogue.
 template <int kK, int kQ, typename A>
-TILE void forward_tile(A* z, int64_t z_plane, const A* x, int64_t x_step, const A* w, const A* bias, bool relu,
+TILE void forward_tile(A* z, int64_t z_plane, const A* x, int64_t x_step, const A* w, const A* bias, Epilogue epilogue,
                        Taps t) {
   constexpr int L = kLanes<A>;
   Vec<A> acc[kK][kQ];
@@ -94,8 +95,7 @@ TILE void forward_tile(A* z, int64_t z_plane, const A* x, int64_t x_step, const 
 #pragma GCC unroll 8
   for (int k = 0; k < kK; ++k)
 #pragma GCC unroll 8
-    for (int q = 0; q < kQ; ++q)
-      store<A>(z + k * z_plane + q * L, relu ? (acc[k][q] < 0 ? Vec<A>{} : acc[k][q]) : acc[k][q]);
+    for (int q = 0; q < kQ; ++q) store<A>(z + k * z_plane + q * L, apply(epilogue, acc[k][q]));
 }
 
 // sums[k][t] += sum over rows and pixels of dz[k] * x at tap t,

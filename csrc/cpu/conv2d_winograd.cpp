@@ -9,9 +9,9 @@ void winograd_weights(float* u, const float* w, bool flipped, WinogradShape s, i
   CHOOSE_ISA(winograd_weights(u, w, flipped, s, c0, c1));
 }
 int64_t winograd_bands(WinogradShape s) { return CHOOSE_ISA(winograd_bands(s)); }
-bool winograd_conv2d(float* y, WinogradImages x, const float* u, const float* b, bool relu, WinogradShape s,
+bool winograd_conv2d(float* y, WinogradImages x, const float* u, const float* b, Epilogue epilogue, WinogradShape s,
                      int64_t band0, int64_t band1) {
-  return CHOOSE_ISA(winograd_conv2d(y, x, u, b, relu, s, band0, band1));
+  return CHOOSE_ISA(winograd_conv2d(y, x, u, b, epilogue, s, band0, band1));
 }
 int64_t winograd_parts(WinogradShape s) { return CHOOSE_ISA(winograd_parts(s)); }
 int64_t winograd_db_parts(WinogradShape s) { return CHOOSE_ISA(winograd_db_parts(s)); }

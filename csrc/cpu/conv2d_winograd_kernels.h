@@ -46,8 +46,8 @@ inline int64_t winograd_bands(WinogradShape s) {
   return with_kind(s, [&]<typename W>() { return bands_of<W>(s, s.c + s.k).count(); });
 }
 
-inline bool winograd_conv2d(float* y, WinogradImages x, const float* u, const float* b, bool relu, WinogradShape s,
-                            int64_t band0, int64_t band1) {
+inline bool winograd_conv2d(float* y, WinogradImages x, const float* u, const float* b, Epilogue epilogue,
+                            WinogradShape s, int64_t band0, int64_t band1) {
   return with_kind(s, [&]<typename W>() {
     const Bands bands = bands_of<W>(s, s.c + s.k);
     const Images in{s.c, s.h, s.w, s.channels_last, 0, s.c}, out{s.k, s.p, s.q, s.channels_last, 0, s.k};
@@ -68,7 +68,7 @@ inline bool winograd_conv2d(float* y, WinogradImages x, const float* u, const fl
         product(sums + p * m.plane, m.tiles, planes + p * v.plane, v.row, 1, u + p * weights.plane, s.c,
                 (row1 - row0) * bands.across, s.k, s.c, false);
       bands.pieces(row0, row1, [&](int64_t n, int64_t down, int64_t size, int64_t tile) {
-        finish_tiles<W>(strip, sums, m, b, relu, s.k, size, bands.across, tile, poison);
+        finish_tiles<W>(strip, sums, m, b, epilogue, s.k, size, bands.across, tile, poison);
         scatter(y, strip, out, {n, 2 * down, 2 * size, 0, width});
       });
     }

@@ -72,7 +72,7 @@ void transform_tiles(float* to, Layout layout, const float* strip, int64_t width
 
 // The strip of results from the products' planes. Adds 0 times each sum to `poison`: NaN once a sum is not finite.
 template <typename W>
-void finish_tiles(float* strip, const float* from, Panels layout, const float* b, bool relu, int64_t channels,
+void finish_tiles(float* strip, const float* from, Panels layout, const float* b, Epilogue epilogue, int64_t channels,
                   int64_t rows, int64_t across, int64_t tile, Vec<float>& poison) {
   using Down = typename W::Down::Output;
   using Across = typename W::Across::Output;
@@ -88,7 +88,7 @@ void finish_tiles(float* strip, const float* from, Panels layout, const float* b
             [&](int p, int q) { return load(at + (p * Across::kIn + q) * layout.plane); },
             [&](int p, int q, Vec<float> v) {
               poison += 0.0f * v;
-              store(to + (p * width + q) * channels, finished<float>(v, bias, relu));
+              store(to + (p * width + q) * channels, apply(epilogue, v + bias));
             });
       }
 }

@@ -11,7 +11,7 @@ LossSum cross_entropy(T* loss, SoftmaxStats<acc_t<T>> stats, const T* x, const C
 }
 template <typename T>
 void cross_entropy_backward(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x,
-                            const ClassTarget<T>& target, SoftmaxStats<acc_t<T>> stats, ClassShape s, int64_t p0,
+                            const ClassTarget<T>& target, SoftmaxStats<const acc_t<T>> stats, ClassShape s, int64_t p0,
                             int64_t p1) {
   CHOOSE_ISA(cross_entropy_backward(dx, dloss, dloss_step, scale, x, target, stats, s, p0, p1));
 }
@@ -20,7 +20,7 @@ void cross_entropy_backward(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> 
   template LossSum cross_entropy(T*, SoftmaxStats<acc_t<T>>, const T*, const ClassTarget<T>&, ClassShape, int64_t, \
                                  int64_t);                                                                         \
   template void cross_entropy_backward(T*, const T*, int64_t, acc_t<T>, const T*, const ClassTarget<T>&,           \
-                                       SoftmaxStats<acc_t<T>>, ClassShape, int64_t, int64_t)
+                                       SoftmaxStats<const acc_t<T>>, ClassShape, int64_t, int64_t)
 INSTANTIATE(double);
 INSTANTIATE(float);
 INSTANTIATE(BFloat16);

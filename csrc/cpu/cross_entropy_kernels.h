@@ -66,7 +66,7 @@ LossSum cross_entropy(T* loss, SoftmaxStats<acc_t<T>> stats, const T* x, const C
 
 template <typename T>
 void cross_entropy_backward(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x,
-                            const ClassTarget<T>& target, SoftmaxStats<acc_t<T>> stats, ClassShape s, int64_t p0,
+                            const ClassTarget<T>& target, SoftmaxStats<const acc_t<T>> stats, ClassShape s, int64_t p0,
                             int64_t p1) {
   using A = acc_t<T>;
   A softmax_factor[kPositions], gradient[kPositions], at_index[kPositions];

@@ -1,4 +1,4 @@
-// c = a b + bias, optionally max(., 0). Tiles of c stay in registers over a block of k: a panel of kNR columns of b,
+// c = a b + bias, then the epilogue. Tiles of c stay in registers over a block of k: a panel of kNR columns of b,
 // packed, comes from L1, rows of a, broadcast, from L2, in place wherever they lie dense. Bound by the multiply-add
 // units: 4 x 3 registers of AVX2 take 12 multiply-adds and 7 loads a step, 97 GFLOP/s on a Zen 3 core whose peak is
 // 104; 6 x 2, with 8 loads, 83 to 95 as the rows lie. An element of c is summed over p in order wherever it lies: the
@@ -21,7 +21,7 @@ struct Strided {
 
 // c: [m, n] of the whole product's. kTransposed: it lies transposed in memory, and the bias goes down its columns.
 template <bool kTransposed, typename T>
-void block(Strided<T> c, Strided<const T> a, Strided<const T> b, const T* bias, bool relu, int64_t m, int64_t n,
+void block(Strided<T> c, Strided<const T> a, Strided<const T> b, const T* bias, Epilogue epilogue, int64_t m, int64_t n,
            int64_t k) {
   using A = acc_t<T>;
   const int64_t depths = std::max<int64_t>(1, (k + kDepth<A> - 1) / kDepth<A>), depth = (k + depths - 1) / depths;
@@ -39,11 +39,12 @@ void block(Strided<T> c, Strided<const T> a, Strided<const T> b, const T* bias, 
       const int64_t width = std::min(kNR<A>, n - j), vectors = whole_vectors<A>(width);
       const bool last = d + 1 == depths, direct = last && !kTransposed;
       A* sum = sums + (depths > 1 ? j * m : 0);
-      const Target<T> to{direct ? c.at(0, j).data : nullptr, c.row, direct && bias ? bias + j : nullptr, relu, width};
+      const Target<T> to{direct ? c.at(0, j).data : nullptr, c.row, direct && bias ? bias + j : nullptr, epilogue,
+                         width};
       pack<T>(panel, vectors, b.at(p, j).data, b.row, b.column, steps, width);
       with_rows<3>(vectors / kLanes<A>,
                    [&]<int kVectors>() { tiles<kVectors, T>(sum, to, rows, a_row, 1, panel, m, steps, d > 0); });
-      if (last && kTransposed) finish_transposed<T>(c.at(0, j).data, c.column, sum, bias, relu, m, width);
+      if (last && kTransposed) finish_transposed<T>(c.at(0, j).data, c.column, sum, bias, epilogue, m, width);
     }
   }
 }
@@ -57,23 +58,23 @@ int64_t cost(int64_t m, int64_t n, int64_t k, bool in_place, bool transposed) {
 }
 
 template <bool kTransposed, typename T>
-void blocks(Strided<T> c, Strided<const T> a, Strided<const T> b, const T* bias, bool relu, int64_t k,
+void blocks(Strided<T> c, Strided<const T> a, Strided<const T> b, const T* bias, Epilogue epilogue, int64_t k,
             MatmulPart part) {
   for (int64_t j = part.j0; j < part.j1; j += kColumnBlock)
     for (int64_t i = part.i0; i < part.i1; i += kRowBlock)
-      block<kTransposed, T>(c.at(i, j), a.at(i, 0), b.at(0, j), bias ? bias + (kTransposed ? i : j) : nullptr, relu,
+      block<kTransposed, T>(c.at(i, j), a.at(i, 0), b.at(0, j), bias ? bias + (kTransposed ? i : j) : nullptr, epilogue,
                             std::min(kRowBlock, part.i1 - i), std::min(kColumnBlock, part.j1 - j), k);
 }
 
 // As it is, or as c^T = b^T a^T: what is broadcast may lie in place, what comes in vectors should fill them.
 template <typename T>
-void matmul(T* c, const T* a, const T* b, const T* bias, bool relu, MatmulShape s, MatmulPart part) {
+void matmul(T* c, const T* a, const T* b, const T* bias, Epilogue epilogue, MatmulShape s, MatmulPart part) {
   const Strided<T> c_{c, s.n, 1};
   const Strided<const T> a_{a, s.a_row, s.a_col}, b_{b, s.b_row, s.b_col};
   constexpr bool kSame = std::is_same_v<T, acc_t<T>>;
   if (cost<T>(s.m, s.n, s.k, kSame && s.a_col == 1, false) <= cost<T>(s.n, s.m, s.k, kSame && s.b_row == 1, true))
-    return blocks<false, T>(c_, a_, b_, bias, relu, s.k, part);
-  blocks<true, T>(c_.transposed(), b_.transposed(), a_.transposed(), bias, relu, s.k,
+    return blocks<false, T>(c_, a_, b_, bias, epilogue, s.k, part);
+  blocks<true, T>(c_.transposed(), b_.transposed(), a_.transposed(), bias, epilogue, s.k,
                   {part.j0, part.j1, part.i0, part.i1});
 }
 }  // namespace torchext::cpu::ISA

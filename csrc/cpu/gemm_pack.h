@@ -2,6 +2,7 @@
 // element is read once and written once, by whole vectors, converted to or from acc_t<T> on the way.
 #ifndef TORCHEXT_GEMM_PACK
 #define TORCHEXT_GEMM_PACK
+#include "epilogue.h"
 #include "transpose.h"
 
 namespace torchext::cpu::ISA {
@@ -45,15 +46,10 @@ void pack(acc_t<T>* to, int64_t to_row, const T* from, int64_t row, int64_t colu
     }
 }
 
-template <typename A>
-inline Vec<A> finished(Vec<A> v, Vec<A> bias, bool relu) {
-  v += bias;
-  return relu ? (v < 0 ? Vec<A>{} : v) : v;
-}
-
-// c[j * c_row + i] = sums[i][j] + bias[i], then max(., 0) if relu, for i < m, j < n; the sums' rows are whole vectors.
+// c[j * c_row + i] = sums[i][j] + bias[i], then the epilogue, for i < m, j < n; the sums' rows are whole vectors.
 template <typename T>
-void finish_transposed(T* c, int64_t c_row, const acc_t<T>* sums, const T* bias, bool relu, int64_t m, int64_t n) {
+void finish_transposed(T* c, int64_t c_row, const acc_t<T>* sums, const T* bias, Epilogue epilogue, int64_t m,
+                       int64_t n) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   const int64_t row = whole_vectors<A>(n);
@@ -68,9 +64,9 @@ void finish_transposed(T* c, int64_t c_row, const acc_t<T>* sums, const T* bias,
       for (int64_t j = 0; j < width; ++j) {
         T* to = c + (j0 + j) * c_row + i;
         if (height == L)
-          store(to, finished<A>(block[j], b, relu));
+          store(to, apply(epilogue, block[j] + b));
         else
-          store(to, finished<A>(block[j], b, relu), height);
+          store(to, apply(epilogue, block[j] + b), height);
       }
     }
   }

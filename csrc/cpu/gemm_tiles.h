@@ -16,9 +16,9 @@ struct Target {
   T* c;
   int64_t row;
   const T* bias;
-  bool relu;
+  Epilogue epilogue;
   int64_t width;
-  Target below(int64_t rows) const { return {c ? c + rows * row : nullptr, row, bias, relu, width}; }
+  Target below(int64_t rows) const { return {c ? c + rows * row : nullptr, row, bias, epilogue, width}; }
 };
 
 // (add ? sums : 0) + a panel over k steps, to sums or to c; rows of the panel and of the sums are kVectors wide. What
@@ -54,9 +54,9 @@ inline void tile(acc_t<T>* sums, Target<T> to, const acc_t<T>* a, int64_t a_row,
       if (!to.c)
         store<A>(sums + i * kWidth + h * L, acc[i][h]);
       else if (width >= L)
-        store(to.c + i * to.row + h * L, finished<A>(acc[i][h], bias, to.relu));
+        store(to.c + i * to.row + h * L, apply(to.epilogue, acc[i][h] + bias));
       else
-        store(to.c + i * to.row + h * L, finished<A>(acc[i][h], bias, to.relu), width);
+        store(to.c + i * to.row + h * L, apply(to.epilogue, acc[i][h] + bias), width);
     }
   }
 }

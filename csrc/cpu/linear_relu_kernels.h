@@ -22,7 +22,7 @@ void relu_backward(T* dz, acc_t<T>* db, const T* dy, const T* y, int64_t n, int6
 }
 
 template <typename T>
-void bias_relu(T* y, const T* bias, bool relu, int64_t n, int64_t row0, int64_t row1) {
+void bias_epilogue(T* y, const T* bias, Epilogue epilogue, int64_t n, int64_t row0, int64_t row1) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   for (int64_t i = row0; i < row1; ++i)
@@ -31,7 +31,7 @@ void bias_relu(T* y, const T* bias, bool relu, int64_t n, int64_t row0, int64_t 
       auto lanes = [&](auto... first) {
         Vec<A> v = load(y + i * n + j, first...);
         if (bias) v += load(bias + j, first...);
-        store(y + i * n + j, relu ? (v < 0 ? Vec<A>{} : v) : v, first...);
+        store(y + i * n + j, apply(epilogue, v), first...);
       };
       if (count == L)
         lanes();

@@ -1,6 +1,7 @@
 // One pass of each_isa.h: the vector tools, then KERNELS. Headers built once per instruction set guard themselves with
 // a macro that is undefined here, so that each pass gets them anew and a pass that reaches one twice does not.
 #undef TORCHEXT_VEC
+#undef TORCHEXT_EPILOGUE
 #undef TORCHEXT_TRANSPOSE
 #undef TORCHEXT_GEMM
 #undef TORCHEXT_GEMM_PACK

@@ -39,7 +39,7 @@ int64_t conv2d_scratch_size(ConvShape s, ConvWants wants) {
   const Products<T> products(s);
   int64_t size = 0;
   const auto fit = [&](int64_t pieces) { size = std::max(size, pieces); };
-  if (wants.y) fit(pieces_size(products.forward(nullptr, nullptr, nullptr, nullptr, false)));
+  if (wants.y) fit(pieces_size(products.forward(nullptr, nullptr, nullptr, nullptr, Epilogue::kNone)));
   if (wants.dx)
     each_residue(products, [&](int64_t i, int64_t j) {
       fit(pieces_size(products.input_gradient(nullptr, nullptr, nullptr, i, j)));
@@ -51,9 +51,9 @@ int64_t conv2d_scratch_size(ConvShape s, ConvWants wants) {
 }
 
 template <typename T>
-void conv2d(T* y, const T* x, const T* w, const T* b, bool relu, bool tf32, ConvShape s, acc_t<T>* scratch,
+void conv2d(T* y, const T* x, const T* w, const T* b, Epilogue epilogue, bool tf32, ConvShape s, acc_t<T>* scratch,
             void* stream) {
-  run(Products<T>(s).forward(y, x, w, b, relu), tf32, scratch, stream);
+  run(Products<T>(s).forward(y, x, w, b, epilogue), tf32, scratch, stream);
 }
 
 template <typename T>
@@ -74,10 +74,10 @@ void conv2d_backward(T* dx, T* dw, const T* dz, const T* x, const T* w, bool tf3
   if (dw) run(products.weight_gradient(dw, dz, x), tf32, scratch, stream);
 }
 
-#define INSTANTIATE(T)                                                                             \
-  template int64_t conv2d_scratch_size<T>(ConvShape, ConvWants);                                   \
-  template void conv2d(T*, const T*, const T*, const T*, bool, bool, ConvShape, acc_t<T>*, void*); \
-  template void conv2d_mask(T*, T*, const T*, const T*, ConvShape, acc_t<T>*, void*);              \
+#define INSTANTIATE(T)                                                                                 \
+  template int64_t conv2d_scratch_size<T>(ConvShape, ConvWants);                                       \
+  template void conv2d(T*, const T*, const T*, const T*, Epilogue, bool, ConvShape, acc_t<T>*, void*); \
+  template void conv2d_mask(T*, T*, const T*, const T*, ConvShape, acc_t<T>*, void*);                  \
   template void conv2d_backward(T*, T*, const T*, const T*, const T*, bool, ConvShape, acc_t<T>*, void*)
 INSTANTIATE(double);
 INSTANTIATE(float);

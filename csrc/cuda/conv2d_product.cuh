@@ -1,4 +1,4 @@
-// c = a b + bias, then ReLU, over gathered operands: the one kernel behind conv2d, its input and its weight gradient.
+// c = a b + bias, then the epilogue, over gathered operands: the one kernel behind conv2d, its input and its weight gradient.
 // A block has one tile of one group's c.
 //
 // Reads a once per column of tiles and b once per row of tiles, an image's element once for each tap that meets it
@@ -18,10 +18,11 @@ struct ConvProduct {
   Walk rows, columns;
   int64_t groups;
   const T* bias = nullptr;
-  bool relu = false, channels_down = false;  // whether c's rows are the channels, or its columns
-  acc_t<T>* pieces = nullptr;                // [splits, groups, m, n]; null: k is whole
-  int64_t depth = 0;                         // of one piece
-  bool packs[3] = {};                        // whether 1, 2, 4 neighbours of a row of c can be stored at once
+  Epilogue epilogue = Epilogue::kNone;
+  bool channels_down = false;  // whether c's rows are the channels, or its columns
+  acc_t<T>* pieces = nullptr;  // [splits, groups, m, n]; null: k is whole
+  int64_t depth = 0;           // of one piece
+  bool packs[3] = {};          // whether 1, 2, 4 neighbours of a row of c can be stored at once
 
   __host__ __device__ int64_t m() const { return rows.count(); }
   __host__ __device__ int64_t n() const { return columns.count(); }
@@ -123,7 +124,7 @@ __global__ void __launch_bounds__(Math::Tiles::kThreads, 2) conv2d_kernel(const 
 #pragma unroll
                   for (int i = 0; i < N; ++i) sum[i] += lines.row_bias[row] + lines.column_bias[column + i];
                   T* to = g.c + group * g.group + lines.rows[row];
-                  const Pack<T, N> result = rounded<T>(sum, g.relu);
+                  const Pack<T, N> result = finished<T>(sum, g.epilogue);
                   if (pack) return store(to + lines.columns[column], result);
 #pragma unroll
                   for (int i = 0; i < N; ++i)
@@ -141,7 +142,7 @@ __global__ void __launch_bounds__(256) conv2d_pieces_kernel(const __grid_constan
   for (int i = 0; i < splits; ++i) sum += load(g.pieces + i * size + at);
   sum += g.bias_at(true, group, row) + g.bias_at(false, group, column);
   T* to = g.c + group * g.group + g.rows(row).offset + g.columns(column).offset;
-  store(to, rounded<T>(Pack<acc_t<T>, 1>{{sum}}, g.relu));
+  store(to, finished<T>(Pack<acc_t<T>, 1>{{sum}}, g.epilogue));
 }
 
 template <template <typename, class, Order, Order> class Math_, class Tiles, typename T>

@@ -35,12 +35,12 @@ class Products {
         w_(s.group_c(), s.r, s.s, s.channels_last),
         last_(s.channels_last) {}
 
-  ConvProduct<T> forward(T* y, const T* x, const T* w, const T* bias, bool relu) const {
+  ConvProduct<T> forward(T* y, const T* x, const T* w, const T* bias, Epilogue epilogue) const {
     const Gathered<T> image{x, s_.group_c() * x_.c, pixels(), taps(), height(), width(), order()};
     const Gathered<T> weight{w,     s_.group_k() * w_.n, Walk({}, {s_.group_k(), {w_.n}}), Walk({}, {w_.n, {1}}), 1, 1,
                              kAlong};
     ConvProduct<T> g = product(y, y_, image, weight, results(), s_.group_k());
-    g.bias = bias, g.relu = relu;
+    g.bias = bias, g.epilogue = epilogue;
     return g;
   }
 

@@ -124,7 +124,7 @@ void total_loss(T* loss, acc_t<T>* total_weight, bool mean, const double* sums, 
 
 template <typename T>
 void cross_entropy_backward(T* dx, const T* dloss, bool each, const acc_t<T>* divisor, const T* x,
-                            const Target<T>& target, SoftmaxStats<acc_t<T>> stats, ClassShape s, void* stream) {
+                            const Target<T>& target, SoftmaxStats<const acc_t<T>> stats, ClassShape s, void* stream) {
   if (s.n * s.s == 0) return;
   const Backward<T> b{dx, dloss, each, divisor, x, target, stats, s};
   if (s.s > 1)
@@ -152,7 +152,7 @@ void sum_weights(acc_t<T>* sum, const T* weight, int64_t c, void* stream) {
   template int64_t cross_entropy(T*, SoftmaxStats<acc_t<T>>, const T*, const Target<T>&, ClassShape, double*, void*); \
   template void total_loss(T*, acc_t<T>*, bool, const double*, int64_t, void*);                                       \
   template void cross_entropy_backward(T*, const T*, bool, const acc_t<T>*, const T*, const Target<T>&,               \
-                                       SoftmaxStats<acc_t<T>>, ClassShape, void*);                                    \
+                                       SoftmaxStats<const acc_t<T>>, ClassShape, void*);                              \
   template void sum_weights(acc_t<T>*, const T*, int64_t, void*)
 INSTANTIATE(double);
 INSTANTIATE(float);

@@ -31,7 +31,7 @@ struct Backward {
   const acc_t<T>* divisor;
   const T* x;
   Target<T> target;
-  SoftmaxStats<acc_t<T>> stats;
+  SoftmaxStats<const acc_t<T>> stats;
   ClassShape s;
 };
 

@@ -23,11 +23,11 @@ int64_t matmul_scratch_size(MatmulShape s) {
 }
 
 template <typename T>
-void matmul(T* c, const T* a, const T* b, const T* bias, bool relu, bool tf32, MatmulShape s, acc_t<T>* scratch,
+void matmul(T* c, const T* a, const T* b, const T* bias, Epilogue epilogue, bool tf32, MatmulShape s, acc_t<T>* scratch,
             void* stream) {
   if (s.m == 0 || s.n == 0) return;
   const ProductPlan plan = plan_product<Small<T>, Large<T>>(s.m, s.n, s.k);
-  const MatmulArguments<T> g{c, a, b, bias, plan.splits > 1 ? scratch : nullptr, plan.depth, relu, s};
+  const MatmulArguments<T> g{c, a, b, bias, plan.splits > 1 ? scratch : nullptr, plan.depth, epilogue, s};
   with_math<T>(tf32, [&]<template <typename, class, Order, Order> class Math>() {
     if (plan.large)
       launch_matmul_by_order<Math, Large<T>>(g, plan.splits, stream);
@@ -48,10 +48,10 @@ void relu_backward(T* dz, T* db, const T* dy, const T* y, int64_t m, int64_t n, 
   mask_rows(dz, db, dy, y, m, n, scratch, stream);
 }
 
-#define INSTANTIATE(T)                                                                               \
-  template int64_t matmul_scratch_size<T>(MatmulShape);                                              \
-  template void matmul(T*, const T*, const T*, const T*, bool, bool, MatmulShape, acc_t<T>*, void*); \
-  template int64_t relu_backward_scratch_size<T>(int64_t, int64_t);                                  \
+#define INSTANTIATE(T)                                                                                   \
+  template int64_t matmul_scratch_size<T>(MatmulShape);                                                  \
+  template void matmul(T*, const T*, const T*, const T*, Epilogue, bool, MatmulShape, acc_t<T>*, void*); \
+  template int64_t relu_backward_scratch_size<T>(int64_t, int64_t);                                      \
   template void relu_backward(T*, T*, const T*, const T*, int64_t, int64_t, acc_t<T>*, void*)
 INSTANTIATE(double);
 INSTANTIATE(float);

@@ -1,4 +1,4 @@
-// c = a b + bias, then ReLU: one tile of c a block, on gemm.cuh.
+// c = a b + bias, then the epilogue: one tile of c a block, on gemm.cuh.
 //
 // Reads a once per column of tiles and b once per row of tiles (neighbouring blocks share them in the cache), writes c
 // once. Bound by arithmetic from k of a few hundred on. Where c has too few tiles to fill the device, k is split: each
@@ -14,7 +14,7 @@ struct MatmulArguments {
   const T *a, *b, *bias;
   acc_t<T>* pieces;  // [splits, m, n]; null: k is whole
   int64_t depth;     // of one piece
-  bool relu;
+  Epilogue epilogue;
   MatmulShape s;
 };
 
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(Math::Tiles::kThreads, 2) matmul_kernel(Matmul
                   if (g.pieces) return put(g.pieces, sum, blockIdx.z * g.s.m + row0 + row, column0 + column, g.s.n);
 #pragma unroll
                   for (int i = 0; i < N; ++i) sum[i] += bias[i];
-                  put(g.c, rounded<T>(sum, g.relu), row0 + row, column0 + column, g.s.n);
+                  put(g.c, finished<T>(sum, g.epilogue), row0 + row, column0 + column, g.s.n);
                 });
 }
 
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(256) add_pieces_kernel(MatmulArguments<T> g, i
   acc_t<T> sum = 0;
   for (int i = 0; i < splits; ++i) sum += load(g.pieces + i * size + at);
   sum += bias_at<1>(g.bias, column, g.s.n)[0];
-  put(g.c, rounded<T>(Pack<acc_t<T>, 1>{{sum}}, g.relu), row, column, g.s.n);
+  put(g.c, finished<T>(Pack<acc_t<T>, 1>{{sum}}, g.epilogue), row, column, g.s.n);
 }
 
 template <class Math, typename T>

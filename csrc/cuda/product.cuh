@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 
+#include "epilogue.cuh"
 #include "gemm.cuh"
 
 namespace torchext::cuda {
@@ -17,12 +18,12 @@ __device__ __forceinline__ TilePlace tile_at(int64_t block, int64_t m, int64_t n
   return {(group * 8 + block % (8 * columns) % down) * Tiles::kM, block % (8 * columns) / down * Tiles::kN};
 }
 
-// ReLU (NaN stays), rounding.
+// The epilogue, then rounding.
 template <typename T, int N>
-__device__ __forceinline__ Pack<T, N> rounded(const Pack<acc_t<T>, N>& sum, bool relu) {
+__device__ __forceinline__ Pack<T, N> finished(const Pack<acc_t<T>, N>& sum, Epilogue epilogue) {
   Pack<T, N> result;
 #pragma unroll
-  for (int i = 0; i < N; ++i) result[i] = static_cast<T>(relu && sum[i] < 0 ? acc_t<T>(0) : sum[i]);
+  for (int i = 0; i < N; ++i) result[i] = static_cast<T>(apply(epilogue, sum[i]));
   return result;
 }
 

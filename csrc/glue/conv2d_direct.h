@@ -17,25 +17,26 @@ inline ConvShape conv_shape(const Tensor& x, const Tensor& w, const Ints& stride
   require(x.dim() == 4 && w.dim() == 4 && groups > 0 && x.size(1) == w.size(1) * groups && w.size(0) % groups == 0,
           "conv2d: expected x [n, c, h, w] and w [k, c / groups, r, s]");
   require(x.scalar_type() == w.scalar_type(), "conv2d: x and w differ in dtype");
-  ConvShape s{x.size(0),
-              x.size(1),
-              x.size(2),
-              x.size(3),
-              w.size(0),
-              w.size(2),
-              w.size(3),
-              0,
-              0,
-              stride[0],
-              stride[1],
-              padding[0],
-              padding[1],
-              dilation[0],
-              dilation[1],
-              groups,
-              channels_last(x) || channels_last(w)};
-  s.p = window_count(s.h, s.r, s.sh, s.ph, s.dh);
-  s.q = window_count(s.w, s.s, s.sw, s.pw, s.dw);
+  const auto windows = [&](int64_t i) {
+    return window_count(x.size(2 + i), w.size(2 + i), stride[i], padding[i], dilation[i]);
+  };
+  const ConvShape s{.n = x.size(0),
+                    .c = x.size(1),
+                    .h = x.size(2),
+                    .w = x.size(3),
+                    .k = w.size(0),
+                    .r = w.size(2),
+                    .s = w.size(3),
+                    .p = windows(0),
+                    .q = windows(1),
+                    .sh = stride[0],
+                    .sw = stride[1],
+                    .ph = padding[0],
+                    .pw = padding[1],
+                    .dh = dilation[0],
+                    .dw = dilation[1],
+                    .groups = groups,
+                    .channels_last = channels_last(x) || channels_last(w)};
   require(s.p > 0 && s.q > 0, "conv2d: the kernel is larger than the padded image");
   return s;
 }
@@ -51,12 +52,12 @@ struct CpuDirect {
   }
 
   template <typename T>
-  static void conv2d(T* y, uint8_t* offsets, const T* x, const T* w, const T* b, bool relu, ConvShape s,
+  static void conv2d(T* y, uint8_t* offsets, const T* x, const T* w, const T* b, Epilogue epilogue, ConvShape s,
                      const ConvPool* pool, const Tensor&) {
     cpu::Scratch<acc_t<T>> packed(cpu::conv2d_pack_size<T>(s));
     cpu::conv2d_pack<T>(packed, w, s);
     over_images(s, cpu::conv2d_images<T>(s, pool),
-                [&](int64_t n0, int64_t n1) { cpu::conv2d<T>(y, offsets, x, packed, b, relu, s, pool, n0, n1); });
+                [&](int64_t n0, int64_t n1) { cpu::conv2d<T>(y, offsets, x, packed, b, epilogue, s, pool, n0, n1); });
   }
 
   // Weight gradients are summed over at most kParts ranges of images, each on its own, and the ranges in order: how the
@@ -75,7 +76,9 @@ struct CpuDirect {
     over_images(s, step, [&](int64_t n0, int64_t n1) {
       for (int64_t n = n0; n < n1; n += step) {
         A* part = want_sums ? parts + n / step * sums : nullptr;
-        cpu::conv2d_backward<T>({dx, part, dy, y, offsets, x, packed}, s, pool, n, std::min(n1, n + step));
+        const cpu::ConvGradients<T> gradients{
+            .dx = dx, .sums = part, .dy = dy, .y = y, .offsets = offsets, .x = x, .packed = packed};
+        cpu::conv2d_backward<T>(gradients, s, pool, n, std::min(n1, n + step));
       }
     });
     if (!want_sums) return;
@@ -90,8 +93,8 @@ struct CpuDirect {
 
 // y and its offsets, which without a pool are not written.
 template <class Backend>
-std::tuple<Tensor, Tensor> direct(const Tensor& x_, const Tensor& w_, const std::optional<Tensor>& b_, bool relu,
-                                  ConvShape s, const ConvPool* pool) {
+std::tuple<Tensor, Tensor> direct(const Tensor& x_, const Tensor& w_, const std::optional<Tensor>& b_,
+                                  Epilogue epilogue, ConvShape s, const ConvPool* pool) {
   const Tensor x = dense(x_, s.channels_last), w = dense(w_);
   const std::optional<Tensor> b = dense(b_);
   const int64_t size[] = {s.n, s.k, pool ? pool->p : s.p, pool ? pool->q : s.q};
@@ -99,7 +102,7 @@ std::tuple<Tensor, Tensor> direct(const Tensor& x_, const Tensor& w_, const std:
   Tensor offsets = pool ? empty_image(x, size, s.channels_last, aoti_torch_dtype_uint8()) : y;
   dispatch_float(x, "conv2d", [&]<typename T>() {
     Backend::template conv2d<T>(ptr<T>(y), pool ? ptr<uint8_t>(offsets) : nullptr, ptr<T>(x), ptr<T>(w), ptr<T>(b),
-                                relu, s, pool, x);
+                                epilogue, s, pool, x);
   });
   return {y, offsets};
 }

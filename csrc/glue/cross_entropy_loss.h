@@ -68,13 +68,13 @@ struct CudaTarget {
   std::optional<Tensor> weight_sum;
 
   CudaTarget(const Tensor& target, int64_t c, const std::optional<Tensor>& weight, const LossOptions& options)
-      : kernels{is_index(target) ? ptr<int64_t>(target) : nullptr,
-                is_index(target) ? nullptr : ptr<T>(target),
-                ptr<T>(weight),
-                nullptr,
-                static_cast<acc_t<T>>(1 - options.label_smoothing),
-                static_cast<acc_t<T>>(options.label_smoothing / static_cast<double>(c)),
-                options.ignore_index} {}
+      : kernels{.index = is_index(target) ? ptr<int64_t>(target) : nullptr,
+                .probability = is_index(target) ? nullptr : ptr<T>(target),
+                .weight = ptr<T>(weight),
+                .weight_sum = nullptr,
+                .keep = static_cast<acc_t<T>>(1 - options.label_smoothing),
+                .even = static_cast<acc_t<T>>(options.label_smoothing / static_cast<double>(c)),
+                .ignore_index = options.ignore_index} {}
 
   void sum_weights(const Tensor& like, int64_t c, const OnDevice& on) {
     if (!kernels.weight || !kernels.index || kernels.even == 0) return;
@@ -118,7 +118,7 @@ struct CpuLoss {
 
   template <typename T>
   static void gradient(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x,
-                       const ClassTarget<T>& target, SoftmaxStats<acc_t<T>> stats, ClassShape s) {
+                       const ClassTarget<T>& target, SoftmaxStats<const acc_t<T>> stats, ClassShape s) {
     each_block(s, [&](int64_t, int64_t p0, int64_t p1) {
       cpu::cross_entropy_backward(dx, dloss, dloss_step, scale, x, target, stats, s, p0, p1);
     });

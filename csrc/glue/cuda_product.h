@@ -5,12 +5,12 @@
 #include "torch.h"
 
 namespace torchext {
-// c = a b + bias, then max(., 0) if relu; `like` is any tensor of T on the device.
+// c = a b + bias, then the epilogue; `like` is any tensor of T on the device.
 template <typename T>
-void cuda_product(T* c, const T* a, const T* b, const T* bias, bool relu, MatmulShape s, const Tensor& like,
+void cuda_product(T* c, const T* a, const T* b, const T* bias, Epilogue epilogue, MatmulShape s, const Tensor& like,
                   const OnDevice& on) {
   auto pieces = accumulators<T>(like, cuda::matmul_scratch_size<T>(s));
   const bool tf32 = std::is_same_v<T, float> && allow_tf32("matmul");
-  cuda::matmul<T>(c, a, b, bias, relu, tf32, s, ptr<acc_t<T>>(pieces), on.stream());
+  cuda::matmul<T>(c, a, b, bias, epilogue, tf32, s, ptr<acc_t<T>>(pieces), on.stream());
 }
 }  // namespace torchext

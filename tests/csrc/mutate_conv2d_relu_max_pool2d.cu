@@ -10,7 +10,8 @@ using T = ELEMENT;
 
 void run(int64_t n, int64_t c, int64_t h, int64_t k, int64_t r, ConvPool pool) {
   const int64_t q = h - r + 1;
-  const ConvShape s{n, c, h, h, k, r, r, q, q, 1, 1, 0, 0, 1, 1, 1, false};
+  const ConvShape s{.n = n, .c = c, .h = h, .w = h, .k = k, .r = r, .s = r, .p = q, .q = q,
+                    .sh = 1, .sw = 1, .ph = 0, .pw = 0, .dh = 1, .dw = 1, .groups = 1, .channels_last = false};
   pool.p = pool.q = (q - pool.kh) / pool.sh + 1;
   const auto x = random<T>(n * c * h * h), w = random<T>(k * c * r * r), b = random<T>(k);
   const int64_t size = n * k * pool.p * pool.q;

@@ -13,7 +13,7 @@ void calls() {
     const auto a = random<T>(m * k), b = random<T>(n * k);
     auto c = result<T>(m * n);
     auto pieces = result<acc_t<T>>(matmul_scratch_size<T>(s));
-    matmul<T>(c.data(), a.data(), b.data(), nullptr, false, false, s, pieces.data(), nullptr);
+    matmul<T>(c.data(), a.data(), b.data(), nullptr, Epilogue::kNone, false, s, pieces.data(), nullptr);
     note(c);
   }
   const int64_t m = 200, n = 64;
