@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import torchext
-from torchext import _gpu_route, _backend
+from torchext import _backend, _table
 
 from . import environment, roof, stats
 from .gpu_clock import TF32, call_us, device_us, roof_of, synchronize
@@ -41,14 +41,12 @@ LONG = 2e-3  # seconds that one timed piece of work should take
 @contextlib.contextmanager
 def serving(provider: str) -> Iterator[None]:
     """Chooses the provider: a backend, or "library", the library's products with our epilogue at every size."""
-    before = dict(_gpu_route.LIBRARY)
-    try:
+    with contextlib.ExitStack() as stack:
         if provider == LIBRARY:
-            _gpu_route.LIBRARY.update(dict.fromkeys(before, _gpu_route.Row(*[_gpu_route.Least(0, 0)] * 2)))
-        with torchext.backend("auto" if provider == LIBRARY else provider):
-            yield
-    finally:
-        _gpu_route.LIBRARY.update(before)
+            for op in HAVE_LIBRARY:
+                stack.enter_context(_table.FAMILIES[op, "cuda"].forced(_table.LIBRARY))
+        stack.enter_context(torchext.backend("auto" if provider == LIBRARY else provider))
+        yield
 
 
 def function_of(case: Case, provider: str) -> Callable:

@@ -140,8 +140,6 @@ def max_pool2d_indices_kernel(
     tl.store(indices + to, (p[:, None] + r * DH) * w + q[None, :] + t * DW, inside)
 
 
-
-
 def named(kh, kw, sh, sw, ph, pw, dh, dw) -> dict:
     return {"KH": kh, "KW": kw, "SH": sh, "SW": sw, "PH": ph, "PW": pw, "DH": dh, "DW": dw}
 

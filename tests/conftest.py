@@ -17,7 +17,7 @@ from matrix import DTYPES, GPU, GPU_KERNELS, ISAS, OVERLOADS, Case, on_device_of
 from what_ran import saved_bytes, trace  # noqa: F401
 
 import torchext
-from torchext import _op, _backend
+from torchext import _backend, _op
 
 hypothesis.settings.register_profile(
     "torchext", derandomize=True, deadline=None, max_examples=40, suppress_health_check=list(hypothesis.HealthCheck)

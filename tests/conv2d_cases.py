@@ -37,5 +37,12 @@ def conv2d_kernel(request, monkeypatch):
     """Both kernels behind the op, regardless of the measured rule."""
     if request.param == "library" and _chosen.name() != "native":
         pytest.skip("on a GPU one kernel serves both")
-    monkeypatch.setattr(_conv2d_plan, "prefers_direct", lambda *args: request.param == "direct")
+    kernel = _conv2d_plan.DIRECTLY if request.param == "direct" else _conv2d_plan.LIBRARYS
+    chosen = _conv2d_plan.algorithm
+
+    def algorithm(x, w, plan):
+        found = chosen(x, w, plan)
+        return found if found == _conv2d_plan.BY_WINOGRAD else kernel
+
+    monkeypatch.setattr(_conv2d_plan, "algorithm", algorithm)
     return request.param

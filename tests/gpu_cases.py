@@ -7,6 +7,7 @@ import torch
 
 import torchext
 from torchext import _gpu, _op
+from torchext._table import ANY, FAMILIES, ROUTES, Row
 
 
 @pytest.fixture
@@ -15,6 +16,19 @@ def cudnn():
     with contextlib.ExitStack() as stack:
         kept = {"enabled": True, "deterministic": True, "allow_tf32": False}
         yield lambda **flags: stack.enter_context(torch.backends.cudnn.flags(**(kept | flags)))
+
+
+def route(monkeypatch, op, *rows):
+    """The family of a GPU with these rows alone: classes, the size from which it is the route, and the route."""
+    family = FAMILIES[op, "cuda"]
+    monkeypatch.setattr(family, "steps", list(family.steps))
+    monkeypatch.setattr(family, "stock_to", family.stock_to)
+    family.clear()
+    for when, size, name in rows:
+        other = ROUTES[family.otherwise]
+        steps = ((ANY, name),) if size <= 0 else ((size - 1, other), (ANY, name)) if size < ANY else ((ANY, other),)
+        family.fill(Row(op, "cuda", {key: [value] for key, value in when.items()}, "", steps))
+    family.settle()
 
 
 @pytest.fixture

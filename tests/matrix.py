@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import torchext
-from torchext import _op, _backend
+from torchext import _backend, _op
 
 GPU = torch.cuda.is_available()
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as stock_F
 
 import torchext
-from torchext import _conv2d_plan, _backend, nn
+from torchext import _backend, _conv2d_plan, nn
 from torchext.nn import functional as F
 
 
@@ -82,18 +82,18 @@ def test_the_measured_rule_leaves_large_blocked_channels_to_stock(trace):
 def test_float64_channels_last_on_a_gpu_goes_to_stock_whose_result_is_contiguous(
     monkeypatch, last, device, dtype, pooled
 ):
-    monkeypatch.setattr(_route, "why_stock", lambda *args: None)  # which refuses fake tensors
+    monkeypatch.setattr(_conv2d_plan, "why_stock", lambda *args: None)  # which refuses fake tensors
     formats = [torch.channels_last if last == name else torch.contiguous_format for name in ("image", "weight")]
     with FakeTensorMode(), torchext.backend("native"):
         x, w = (
             torch.empty(s, dtype=dtype, device=device, memory_format=f)
             for s, f in zip(((2, 3, 6, 6), (4, 3, 3, 3)), formats)
         )
-        why, out = _conv2d_plan.plan(x, w, None, 1, 0, 1, 1, pooled)
+        plan = _conv2d_plan.plan("conv2d_relu_max_pool2d" if pooled else "conv2d", x, w, None, 1, 0, 1, 1)
     if device == "cuda" and dtype == torch.float64 and last != "neither":
-        assert out is None and "contiguous" in why
+        assert plan == _conv2d_plan.CONTIGUOUS_ON_GPU
     else:
-        assert out == (4, 4)
+        assert plan.out == (4, 4)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,6 @@ from conv2d_cases import FUNCTIONS
 from matrix import DTYPES, Case
 from torch.nn import functional as stock_F
 
-import torchext
-from torchext import _conv2d_plan
 from torchext.nn import functional as F
 
 SHAPES = {  # x, w, options: rows of 28 to 64 results, on every instruction set at least 7/8 of their vectors
@@ -57,12 +55,3 @@ def test_results_do_not_depend_on_the_number_of_threads(threads):
         y = F.conv2d(*leaves, padding=2)
         results.append((y, *torch.autograd.grad(y.square().sum(), leaves)))
     assert all(torch.equal(one, two) for one, two in zip(*results))
-
-
-def test_first_layers_in_bfloat16_take_the_direct_kernel(monkeypatch):
-    """On a processor with bfloat16 products the library is faster from a few channels on."""
-    monkeypatch.setattr(_conv2d_plan, "_BF16_UNITS", True)
-    with torchext.backend("auto"):
-        for c, algorithm in ((1, _conv2d_plan.DIRECT), (6, _conv2d_plan.LIBRARY)):
-            x, w = (torch.randn(*s, dtype=torch.bfloat16) for s in ((32, c, 28, 28), (16, c, 5, 5)))
-            assert _conv2d_plan.plan(x, w, None, 1, 2, 1, 1)[0][4] == algorithm

@@ -6,8 +6,7 @@ from matrix import DTYPES, needs_simt
 from torch.nn import functional as stock_F
 from traffic import launches
 
-import torchext
-from torchext import _conv2d_plan, _backend
+from torchext import _backend, _conv2d_plan
 
 pytestmark = needs_simt
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -140,14 +139,6 @@ def test_empty_batches_have_zero_gradients(name):
 
 def test_an_image_of_2_to_the_30_columns_goes_to_stock():
     x, w = torch.zeros(1).expand(1, 1, 1, 1 << 30), torch.ones(1, 1, 1, 1)
-    assert _conv2d_plan.plan(x, w, None, 1, 0, 1, 1)[0] == "shapes only stock takes"
+    assert _conv2d_plan.plan("conv2d", x, w, None, 1, 0, 1, 1) == "shapes only stock takes"
     with pytest.raises(RuntimeError, match=r"2\^30"):
         ops.conv2d.simt(x, w, None, [1, 1], [0, 0], [1, 1], 1, True)
-
-
-def test_on_a_gpu_auto_is_cudnn_and_native_is_ours():
-    with torch._subclasses.FakeTensorMode():
-        x, w = (torch.empty(s, device="cuda") for s in ((8, 3, 9, 9), (8, 3, 5, 5)))
-    for backend, ours in (("auto", False), ("native", True)):
-        with torchext.backend(backend):
-            assert _conv2d_plan.prefers_direct(x, w, 5, 5, (1, 1), False) == ours

@@ -28,11 +28,11 @@ def leaves_of(n, c, h, w, k, side, bias=True):
 
 def plan_of(x, w, **options):
     defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1} | options
-    return _conv2d_plan.plan(x, w, None, **defaults)[0]
+    return _conv2d_plan.plan("conv2d", x, w, None, **defaults)
 
 
 def is_winograds(x, w, **options):
-    return plan_of(x, w, **options)[4] == _conv2d_plan.WINOGRAD
+    return _conv2d_plan.algorithm(x, w, plan_of(x, w, **options)) == _conv2d_plan.BY_WINOGRAD
 
 
 SHAPES = {  # n, c, h, w, k, side; padding
@@ -137,17 +137,17 @@ def test_winograds_algorithm_runs(pair):
     op, backward = getattr(torch.ops.torchext, name), torch.ops.torchext.conv2d_backward
     with torch.no_grad():
         results = [op(*leaves, *geometry, algorithm) for algorithm in range(3)]
-    assert torch.equal(ours, results[_conv2d_plan.WINOGRAD])
-    assert not any(torch.equal(ours, results[other]) for other in (_conv2d_plan.LIBRARY, _conv2d_plan.DIRECT))
+    assert torch.equal(ours, results[_conv2d_plan.BY_WINOGRAD])
+    assert not any(torch.equal(ours, results[other]) for other in (_conv2d_plan.LIBRARYS, _conv2d_plan.DIRECTLY))
     dy = torch.randn_like(ours)
     mask = ours.detach() if name == "conv2d_relu" else None
     with torch.no_grad():
         results = [backward(dy, *leaves[:2], mask, *geometry, a, True, True, True) for a in range(3)]
     gradients = torch.autograd.grad(ours, leaves, dy)
     for i, gradient in enumerate(gradients):
-        assert torch.equal(gradient, results[_conv2d_plan.WINOGRAD][i])
+        assert torch.equal(gradient, results[_conv2d_plan.BY_WINOGRAD][i])
     for i in (0, 1):
-        assert not any(torch.equal(gradients[i], results[a][i]) for a in (_conv2d_plan.LIBRARY, _conv2d_plan.DIRECT))
+        assert not any(torch.equal(gradients[i], results[a][i]) for a in (_conv2d_plan.LIBRARYS, _conv2d_plan.DIRECTLY))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,6 @@ def test_winograds_algorithm_runs(pair):
         ((4, 16, 9, 9, 16, 7), {}),
         ((4, 24, 9, 9, 16, 3), {}),
         ((4, 16, 9, 9, 24, 3), {}),
-        ((1, 512, 4, 4, 512, 3), {"padding": 1}),
     ],
 )
 def test_other_convolutions_take_another_algorithm(shape, options):
@@ -181,7 +180,7 @@ def test_the_op_takes_another_algorithm_where_winograds_cannot_serve(change):
     dtype = getattr(torch, change.pop("dtype", "float"))
     options = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1} | change
     x, w, b = x.to(dtype), w.to(dtype), b.to(dtype)
-    y = torch.ops.torchext.conv2d(x, w, b, *options.values(), _conv2d_plan.WINOGRAD)
+    y = torch.ops.torchext.conv2d(x, w, b, *options.values(), _conv2d_plan.BY_WINOGRAD)
     torch.testing.assert_close(y, stock_F.conv2d(x, w, b, **options))
 
 
@@ -190,7 +189,7 @@ def test_the_op_takes_another_algorithm_where_winograds_cannot_serve(change):
 def test_opcheck(name, layout):
     x, w, b = (t.detach() for t in leaves_of(3, 16, 6, 5, 32, 3))
     x = x.to(memory_format=layout)
-    geometry = ([1, 1], [1, 0], [1, 1], 1, _conv2d_plan.WINOGRAD)
+    geometry = ([1, 1], [1, 0], [1, 1], 1, _conv2d_plan.BY_WINOGRAD)
     op, backward = getattr(torch.ops.torchext, name).default, torch.ops.torchext.conv2d_backward.default
     library.opcheck(op, (x, w, b, *geometry))
     y = op(x, w, b, *geometry)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import torchext
-from torchext import _op, _backend
+from torchext import _backend, _op
 from torchext.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))

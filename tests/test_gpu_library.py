@@ -2,15 +2,16 @@
 
 import pytest
 import torch
+from gpu_cases import route
 from torch.nn import functional as stock
 
 import torchext
-from torchext import _gpu_library, _gpu_route
-from torchext._gpu_route import NEVER, Least, Row
+from torchext import _gpu, _gpu_library
+from torchext._table import ANY
 from torchext.nn import functional as F
 
 GPU = torch.cuda.is_available()
-EVERY = Row(Least(0, 0), Least(0, 0))
+LIBRARY, EVERY = ("linear_relu", "conv2d_relu"), ({}, 0, "library")
 
 
 @pytest.fixture
@@ -22,8 +23,8 @@ def library(request, monkeypatch, cudnn):
             request.getfixturevalue("gpu")
             rectified = lambda x, w, b, *geometry: stock.relu(stock.conv2d(x, w, b, *geometry))
             monkeypatch.setattr(_gpu_library, "_convolution_relu", rectified)
-        for kind in _gpu_route.LIBRARY:
-            monkeypatch.setitem(_gpu_route.LIBRARY, kind, EVERY)
+        for op in LIBRARY:
+            route(monkeypatch, op, EVERY)
         with torchext.backend("auto"):
             yield monkeypatch
 
@@ -126,8 +127,8 @@ STOCKS = {
 @pytest.mark.parametrize("name", STOCKS)
 def test_unmeasured_calls_go_to_stock(gpu, monkeypatch, cudnn, name):
     cudnn(deterministic=False)
-    for kind in _gpu_route.LIBRARY:
-        monkeypatch.setitem(_gpu_route.LIBRARY, kind, EVERY)
+    for op in LIBRARY:
+        route(monkeypatch, op, EVERY)
     monkeypatch.setattr(_gpu_library, "_convolution_relu", lambda *a: 1 / 0)
     monkeypatch.setattr(_gpu_library, "_addmm_relu", lambda *a: 1 / 0)
     if name == AUTOCAST:  # which torch disables without a GPU
@@ -136,7 +137,7 @@ def test_unmeasured_calls_go_to_stock(gpu, monkeypatch, cudnn, name):
 
 
 def test_a_convolution_under_capture_goes_to_stock_as_cudnn_cannot_benchmark_there(library):
-    library.setattr(_gpu_route, "_is_capturing", lambda: True)
+    library.setattr(_gpu, "_is_capturing", lambda: True)
     x, w, b = leaves((2, 3, 8, 7), (4, 3, 3, 3), (4,))
     assert routes(lambda: F.conv2d_relu(x, w, b))[0] == {"stock"}
     assert routes(lambda: F.linear_relu(torch.randn(2, 3), torch.randn(4, 3), torch.randn(4)))[0] == {"library"}
@@ -201,10 +202,11 @@ def test_deterministic_mode_goes_to_stock(library, cudnn):
 
 def test_the_table_decides_with_and_without_gradient(library):
     x, w, b = leaves((8, 4), (4, 4), (4,))
-    library.setitem(_gpu_route.LIBRARY, "linear_relu with gradient", Row(Least(129, NEVER), Least(0, 0)))
+    without, gradient = {"gradient": "no"}, {"gradient": "yes", "bytes": "4 or 8"}
+    route(library, "linear_relu", (without, 0, "library"), (gradient, 129, "library"), ({"bytes": "2"}, 0, "library"))
     assert routes(lambda: F.linear_relu(x, w, b))[0] == {"stock"}
     assert routes(lambda: F.linear_relu(*(t.detach() for t in (x, w, b))))[0] == {"library"}
-    library.setitem(_gpu_route.LIBRARY, "linear_relu with gradient", Row(Least(128, NEVER), Least(NEVER, NEVER)))
+    route(library, "linear_relu", (gradient, 128, "library"), ({"bytes": "2"}, ANY, "library"))
     assert routes(lambda: F.linear_relu(x, w, b))[0] == {"library"}
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from gpu_cases import route
 
 import torchext
-from torchext import _gpu_route, _op
-from torchext._gpu_route import NEVER, TABLE, Least, Row
+from torchext import _cross_entropy_route, _dropout_route, _gpu, _max_pool2d_route, _op, _table_file
+from torchext._table import ANY, FAMILIES, NATIVE, STOCK
 from torchext.nn import functional as F
 
 LAST = torch.channels_last
@@ -41,20 +42,27 @@ def linear():
     return x, w, torch.randint(8, (8,))
 
 
-# One call of each kind in the table, and its size as the table counts it.
+# Of each kind of call in the table: its classes, one, and its size there.
+_POOL = {"layout": "contiguous", "windows": "apart"}
 MEASURED = {
-    "cross_entropy to 32 classes": (loss(16, 32), 512),
-    "cross_entropy to 512 classes": (loss(16, 33), 528),
-    "cross_entropy": (loss(2, 513), 1026),
-    "cross_entropy of planes": (loss(2, 3, 4, 5), 120),
-    "max_pool2d apart": (pool(2), 512),
-    "max_pool2d apart, channels_last": (pool(2, layout=LAST), 512),
-    "max_pool2d overlapping": (pool(3, 2, 1), 512),
-    "max_pool2d overlapping, channels_last": (pool(3, 2, 1, layout=LAST), 512),
-    "dropout": (lambda: F.dropout(torch.ones(512, requires_grad=True)), 512),
-    "conv2d_relu_max_pool2d to 32 taps": (pooled_convolution(3, 3), 2 * 4 * 6 * 6),
-    "conv2d_relu_max_pool2d to 160 taps": (pooled_convolution(4, 3), 2 * 4 * 6 * 6),
-}
+    "cross_entropy to 32 classes": ({"kind": "to 32 classes"}, loss(16, 32), 512),
+    "cross_entropy to 512 classes": ({"kind": "to 512 classes"}, loss(16, 33), 528),
+    "cross_entropy": ({"kind": "more classes"}, loss(2, 513), 1026),
+    "cross_entropy of planes": ({"kind": "planes"}, loss(2, 3, 4, 5), 120),
+    "max_pool2d apart": (_POOL, pool(2), 512),
+    "max_pool2d apart, channels_last": (_POOL | {"layout": "channels_last"}, pool(2, layout=LAST), 512),
+    "max_pool2d overlapping": (_POOL | {"windows": "overlapping"}, pool(3, 2, 1), 512),
+    "max_pool2d overlapping, channels_last": (
+        {"layout": "channels_last", "windows": "overlapping"}, pool(3, 2, 1, layout=LAST), 512,
+    ),
+    "dropout": ({"of": "elements"}, lambda: F.dropout(torch.ones(512, requires_grad=True)), 512),
+    "conv2d_relu_max_pool2d to 32 taps": ({"taps": "to 32"}, pooled_convolution(3, 3), 2 * 4 * 6 * 6),
+    "conv2d_relu_max_pool2d to 160 taps": ({"taps": "to 160"}, pooled_convolution(4, 3), 2 * 4 * 6 * 6),
+}  # fmt: skip
+OPS = {kind: kind.split()[0] for kind in MEASURED}
+SHIPPED = _table_file.shipped("cuda", "sm_90-nvidia-h100-80gb-hbm3")
+
+
 UNMEASURED = {
     "linear": lambda: F.linear(*linear()[:2]),
     "linear_relu": lambda: F.linear_relu(*linear()[:2]),
@@ -70,13 +78,20 @@ UNMEASURED = {
 }
 
 
-def set_row(monkeypatch, kind, eager, graph=None):
-    """The table with only one row."""
-    rows = {kind: Row(Least(eager, eager if graph is None else graph), Least(NEVER, NEVER))}
-    monkeypatch.setitem(TABLE, "native", rows)
-    stem = kind.split()[0].strip(",")
-    smallest = {other: Least(NEVER, NEVER) for other in STEMS} | {stem: _gpu_route._smallest(rows, stem)}
-    monkeypatch.setitem(_gpu_route._SMALLEST, "native", smallest)
+def all_ours(monkeypatch):
+    """Every kind that was measured is ours at every size."""
+    for op in STEMS:
+        rows = [when for kind, (when, _, _) in MEASURED.items() if OPS[kind] == op]
+        route(monkeypatch, op, *((when, 0, "native") for when in rows))
+
+
+def set_row(monkeypatch, kind, eager, captured):
+    """The table with one row alone, and the one of it under capture."""
+    when = MEASURED[kind][0] | {"bytes": "4 or 8"}
+    for op in STEMS:
+        route(monkeypatch, op)
+    rows = ((when | {"captured": "no"}, eager, "native"), (when | {"captured": "yes"}, captured, "native"))
+    route(monkeypatch, OPS[kind], *rows)
 
 
 def routes(call):
@@ -87,29 +102,29 @@ def routes(call):
 
 @pytest.mark.parametrize("kind", MEASURED)
 def test_each_kind_of_call_is_ours_from_its_smallest_size_on(gpu, kind):
-    call, size = MEASURED[kind]
-    set_row(gpu, kind, size)
+    _, call, size = MEASURED[kind]
+    set_row(gpu, kind, size, size)
     assert routes(call) == {"native"}
-    set_row(gpu, kind, size + 1)
+    set_row(gpu, kind, size + 1, size + 1)
     assert routes(call) == {"stock"}
 
 
 @pytest.mark.parametrize("kind", MEASURED)
 def test_under_capture_the_devices_time_alone_decides(gpu, kind):
-    call, size = MEASURED[kind]
-    set_row(gpu, kind, NEVER, size)
+    _, call, size = MEASURED[kind]
+    set_row(gpu, kind, ANY, size)
     assert routes(call) == {"stock"}
-    gpu.setattr(_gpu_route, "_is_capturing", lambda: True)
+    gpu.setattr(_gpu, "_is_capturing", lambda: True)
     assert routes(call) == {"native"}
-    set_row(gpu, kind, NEVER, size + 1)
+    set_row(gpu, kind, ANY, size + 1)
     assert routes(call) == {"stock"}
 
 
 @pytest.mark.parametrize("name", UNMEASURED)
 def test_calls_the_table_does_not_name_go_to_stock(gpu, name):
-    rows = {kind: Row(Least(0, 0), Least(0, 0)) for kind in MEASURED}
-    gpu.setitem(TABLE, "native", rows)
-    gpu.setitem(_gpu_route._SMALLEST, "native", {stem: Least(0, 0) for stem in STEMS})
+    all_ours(gpu)
+    route(gpu, "linear_relu")
+    route(gpu, "conv2d_relu")
     with torchext.record_routes() as found:
         UNMEASURED[name]()
     chosen = {(choice.op, choice.backend) for choice in found if choice.op != "max_pool2d" or "max_pool2d" in name}
@@ -119,10 +134,9 @@ def test_calls_the_table_does_not_name_go_to_stock(gpu, name):
 @pytest.mark.parametrize("missing", STEMS)
 def test_an_op_without_kernels_sends_only_itself_to_stock(gpu, missing):
     gpu.delitem(_op.GPU, missing)
-    gpu.setitem(TABLE, "native", {kind: Row(Least(0, 0), Least(0, 0)) for kind in MEASURED})
-    gpu.setitem(_gpu_route._SMALLEST, "native", {stem: Least(0, 0) for stem in STEMS})
-    for kind, (call, _) in MEASURED.items():
-        if kind.split()[0].strip(",") == missing:
+    all_ours(gpu)
+    for kind, (_, call, _) in MEASURED.items():
+        if OPS[kind] == missing:
             assert "native" not in routes(call) or missing == "conv2d_relu_max_pool2d"
         elif missing not in kind:
             assert routes(call) == {"native"}, kind
@@ -136,48 +150,63 @@ def test_native_means_cuda_kernels_and_nothing_in_their_place(gpu, serving, back
         else:
             gpu.setitem(_op.GPU, stem, serving)
     with torchext.backend("native"):
-        for kind, (call, _) in MEASURED.items():
+        for kind, (_, call, _) in MEASURED.items():
             if "conv2d" not in kind:
                 assert routes(call) == {backend}, kind
 
 
 def test_every_row_of_the_table_is_tried_here():
-    assert set().union(*TABLE.values()) <= set(MEASURED)
-    for rows in TABLE.values():
-        assert all(least.graph <= least.eager for row in rows.values() for least in row)
+    tried = {(OPS[kind], *when.values()) for kind, (when, _, _) in MEASURED.items()}
+    for row in SHIPPED.rows:
+        family = FAMILIES[row.op, "cuda"]
+        if row.op in STEMS:
+            for when in map(family.when, family.numbers(row)):
+                kind = row.op, *(value for name, value in when.items() if name not in ("serving", "bytes", "captured"))
+                assert kind in tried or {route for _, route in row.steps} <= {"stock", "apart"}
+
+
+def test_under_capture_ours_begins_no_later():
+    for op in STEMS:
+        family = FAMILIES[op, "cuda"]
+        for number in range(0, family.count, 2):
+            eager, captured = (steps[0][0] if len(steps) > 1 else ANY for steps in family.steps[number : number + 2])
+            assert captured <= eager or family.steps[number] == ((ANY, family.otherwise),)
 
 
 RUNS = sorted((Path(__file__).parent.parent / "bench/results").glob("*/rows.json"))
 
 
-def kind_of(row):
-    """The op, the kind of call and the size of a measured row; None if the row does not determine them."""
-    shape, op, size = row["shape"], row["op"], torch.Size(row["shape"]).numel()
-    if op == "cross_entropy":
-        few = next((f" to {most} classes" for most in (32, 512) if shape[1] <= most), "")
-        return op, "cross_entropy of planes" if len(shape) > 2 else f"cross_entropy{few}", size
-    if op == "max_pool2d":
+def place_of(row):
+    """The family, the row and the size of a measured row; None where the row does not tell."""
+    dtype, layout = getattr(torch, row["dtype"]), LAST if row["layout"] == "channels_last" else torch.contiguous_format
+    if row["op"] not in ("cross_entropy", "max_pool2d", "dropout"):
+        return None
+    x = torch.empty(row["shape"], device="meta", dtype=dtype)
+    x = x.contiguous(memory_format=layout) if x.dim() == 4 else x
+    if row["op"] == "cross_entropy":
+        return _cross_entropy_route.GPU, _cross_entropy_route.on_gpu(x, torch.empty(1, dtype=torch.int64))
+    if row["op"] == "max_pool2d":
         side, stride = (int(part[0]) for part in row["size"].split()[-1].split("x")[1].split("/"))
-        last = ", channels_last" * (row["layout"] == "channels_last")
-        return op, f"max_pool2d {'apart' if stride >= side else 'overlapping'}{last}", size
-    return (op, "dropout", size) if op == "dropout" else None
+        return _max_pool2d_route.GPU, _max_pool2d_route.on_gpu(x, side, stride, 1, False)
+    return _dropout_route.GPU, _dropout_route.on_gpu(x, x.numel(), False)
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.parent.name)
 def test_the_table_takes_what_the_committed_run_took_and_no_row_of_it_was_slower(gpu, path):
-    rows = [(row, kind_of(row)) for row in json.loads(path.read_text())["rows"]]
-    assert rows
-    for row, kind in rows:
+    found = json.loads(path.read_text())["rows"]
+    assert found
+    for row in found:
         stock, auto, ours = row["stock"], row["auto"], row["auto"]["route"] == "native"
-        if kind is not None:
-            stem, name, size = kind
-            assert _gpu_route.is_faster(stem, name, getattr(torch, row["dtype"]), size) == ours, row
+        place = place_of(row)
+        if place is not None:
+            family, (number, size) = place
+            assert family.route(number, size) == (NATIVE if ours else STOCK), row
         for figure in ("training_device", "training_call", "forward_device", "forward_call") if ours else ():
             assert stock[figure] >= auto[figure], (row["op"], row["size"], figure)
 
 
 def test_linear_cross_entropy_is_ours_where_stocks_logits_do_not_fit(gpu):
-    gpu.setattr(_gpu_route, "_SPARE", 0)
+    gpu.setattr(_gpu, "_SPARE", 0)
     gpu.setattr(torch.cuda, "memory_reserved", lambda device: 100)
     gpu.setattr(torch.cuda, "memory_allocated", lambda device: 60)
     needed = 3 * 8 * 8 * 4
@@ -204,7 +233,7 @@ def test_eager_training_looks_for_joined_layers_only_where_one_can_be_ours(gpu):
     assert joined(gpu, many, nn.ReLU(), nn.MaxPool2d(2), x=image(2, 64, 8, 8)) == []
     with torch.no_grad():
         assert joined(gpu, *linear(), x=large[:4]) == [2]
-    gpu.setattr(_gpu_route, "_is_capturing", lambda: True)
+    gpu.setattr(_gpu, "_is_capturing", lambda: True)
     assert joined(gpu, *linear(), x=large[:4]) == [2]
 
 

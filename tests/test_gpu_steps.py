@@ -8,7 +8,7 @@ import torch
 from matrix import GPU, TRITON, on_device_of
 
 import torchext
-from torchext import _op, _backend
+from torchext import _backend, _op
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench import gpu_steps

@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-import torchext
 from torchext._linear_relu_route import LIBRARYS_PRODUCT, OUR_PRODUCT
-from torchext.nn import functional as F
 
 ops = torch.ops.torchext
 # Tiles are 4 to 16 rows by 6 to 48 columns; blocks are up to 264 deep (AVX2, float), 256 rows by 504 columns.

@@ -4,6 +4,7 @@ import pytest
 import torch
 from matrix import DTYPES, needs_simt
 
+from torchext import _backend
 from torchext._linear_relu_route import OUR_PRODUCT
 
 pytestmark = needs_simt

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as stock_F
 
 import torchext
-from torchext import _conv2d_plan, _backend, _saved
+from torchext import _backend, _conv2d_plan, _saved
 from torchext.nn import functional as F
 
 
@@ -71,7 +71,7 @@ STACKED = (2, 3, 5), (4, 5), (4,)
 IMAGES = (3, 2, 8, 9), (4, 2, 3, 3), (4,)
 BLOCKS = (3, 16, 9, 8), (16, 16, 3, 3), (16,)  # of 16 channels, as Winograd's algorithm requires
 NORM = (3, 4, 6, 8), (4,), (4,)
-DIRECT, WINOGRAD = ((), _conv2d_plan.DIRECT), ((), _conv2d_plan.WINOGRAD)
+DIRECT, WINOGRAD = ((), _conv2d_plan.DIRECTLY), ((), _conv2d_plan.BY_WINOGRAD)
 OPS = {
     "linear": Op("Linear", F.linear, stock_F.linear, MATRICES),
     "linear, stacked": Op("Linear", F.linear, stock_F.linear, STACKED),
@@ -85,7 +85,7 @@ OPS = {
         "Conv2dReLUMaxPool2d", our_conv2d_relu_max_pool2d, conv2d_relu_max_pool2d, IMAGES, *DIRECT
     ),
     "conv2d_relu_max_pool2d, Winograd": Op(
-        "Conv2dReLUMaxPool2d", our_conv2d_relu_max_pool2d, conv2d_relu_max_pool2d, BLOCKS, *WINOGRAD
+        "Conv2dReLUMaxPool2dByWinograd", our_conv2d_relu_max_pool2d, conv2d_relu_max_pool2d, BLOCKS, *WINOGRAD
     ),
     "max_pool2d": Op("MaxPool2d", lambda x: F.max_pool2d(x, 2), lambda x: stock_F.max_pool2d(x, 2), IMAGES[:1]),
     "batch_norm_relu_max_pool2d": Op(
@@ -165,8 +165,8 @@ def test_our_function_is_the_one_tested(name, wanted):
     with torchext.backend("native"):
         y = op.ours(*inputs, *buffers)
         if op.algorithm is not None:
-            geometry, _ = _conv2d_plan.plan(*inputs, 1, 0, 1, 1, pooled=name.endswith("pool2d"))
-            assert geometry[4] == op.algorithm
+            plan = _conv2d_plan.plan("conv2d", *inputs, 1, 0, 1, 1)
+            assert _conv2d_plan.algorithm(*inputs[:2], plan) == op.algorithm
     nodes, seen = [y.grad_fn], []
     while nodes:  # a view of it may be the result
         node = nodes.pop()

@@ -116,13 +116,22 @@ def ones(*shape, dtype=torch.float32, grad=False):
 
 THREADS = {1: "one"}.get(torch.get_num_threads(), "several")
 _LINEAR = {"relu": "no", "dtype": "float32", "gradient": "no", "columns": "to 16", "rows": "several"}
-_CONV = {"dtype": "float32", "gradient": "no", "images": "to 7", "window": "to 24 taps", "channels": "others", "strided": "no"}
+_CONV = {
+    "dtype": "float32",
+    "gradient": "no",
+    "images": "to 7",
+    "window": "to 24 taps",
+    "channels": "others",
+    "strided": "no",
+}
 _LOSS = {"dtype": "float32", "gradient": "yes", "form": "reduced rows", "classes": "to 15"}
 _POOL = {"dtype": "float32", "gradient": "no", "layout": "contiguous", "windows": "apart", "indices": "no"}
 labels = torch.zeros(4, dtype=torch.int64)
 CALLS = {
     "linear": (lambda: F.linear(ones(4, 8), ones(16, 8)), "linear_relu", _LINEAR, 4 * 8 * 16),
-    "linear of 17 columns": (lambda: F.linear(ones(4, 8), ones(17, 8)), "linear_relu", _LINEAR | {"columns": "more"}, 544),
+    "linear of 17 columns": (
+        lambda: F.linear(ones(4, 8), ones(17, 8)), "linear_relu", _LINEAR | {"columns": "more"}, 544,
+    ),
     "linear of a row": (lambda: F.linear(ones(8), ones(3, 8)), "linear_relu", _LINEAR | {"rows": "one"}, 24),
     "linear with gradient": (
         lambda: F.linear(ones(4, 8, grad=True), ones(3, 8)), "linear_relu", _LINEAR | {"gradient": "yes"}, 96,
@@ -147,13 +156,15 @@ CALLS = {
         lambda: F.cross_entropy(ones(4, 3), ones(4, 3)), "cross_entropy",
         _LOSS | {"form": "probabilities", "gradient": "no"}, 12,
     ),
-    "dropout": (lambda: F.dropout(ones(9, grad=True)), "dropout", {"dtype": "float32", "gradient": "yes", "of": "elements"}, 9),
+    "dropout": (
+        lambda: F.dropout(ones(9, grad=True)), "dropout", {"dtype": "float32", "gradient": "yes", "of": "elements"}, 9,
+    ),
     "dropout2d": (
         lambda: F.dropout2d(ones(2, 3, 4, 4)), "dropout", {"dtype": "float32", "gradient": "no", "of": "channels"}, 6,
     ),
     "max_pool2d": (lambda: F.max_pool2d(ones(1, 64, 64, 64), 2), "max_pool2d", _POOL, 1 << 18),
     "max_pool2d overlapping, channels_last": (
-        lambda: F.max_pool2d(ones(1, 64, 64, 64).contiguous(memory_format=torch.channels_last), 3, (2, 3), 1), "max_pool2d",
+        lambda: F.max_pool2d(ones(1, 64, 64, 64).to(memory_format=torch.channels_last), 3, (2, 3), 1), "max_pool2d",
         _POOL | {"layout": "channels_last", "windows": "overlapping"}, 1 << 18,
     ),
     "max_pool2d with indices": (
@@ -177,7 +188,8 @@ CALLS = {
         _CONV | {"channels": "in blocks of 16", "strided": "yes"}, 16 * 16 * 32 * 9,
     ),
     "conv2d by Winograd": (
-        lambda: F.conv2d(ones(2, 64, 8, 8), ones(64, 64, 3, 3), padding=1), "conv2d", _CONV | {"channels": "Winograd's"}, 32,
+        lambda: F.conv2d(ones(2, 64, 8, 8), ones(64, 64, 3, 3), padding=1), "conv2d",
+        _CONV | {"channels": "Winograd's"}, 32,
     ),
     "conv2d by Winograd, few channels": (
         lambda: F.conv2d(ones(2, 16, 8, 8), ones(16, 16, 5, 5), padding="same"), "conv2d",

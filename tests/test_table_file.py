@@ -69,7 +69,9 @@ def test_the_users_table_lies_over_the_shipped_one(home):
 def test_a_table_that_the_variable_names_stands_alone(home, monkeypatch):
     _table_file.write(a_table(a_row("native")), home / "mine.json")
     monkeypatch.setenv("TORCHEXT_TABLE", str(home / "mine.json"))
-    assert loaded() == [] and str(_table_file.in_force["cpu"]) == f"measured on {KIND} (TORCHEXT_TABLE: {home}/mine.json)"
+    assert (
+        loaded() == [] and str(_table_file.in_force["cpu"]) == f"measured on {KIND} (TORCHEXT_TABLE: {home}/mine.json)"
+    )
     assert LINEAR.route(some(), 1) == NATIVE and FAMILIES["conv2d", "cpu"].stock_to == ANY
     monkeypatch.setenv("TORCHEXT_TABLE", "shipped")
     _table_file.write(a_table(a_row("library")), _table_file.users(KIND))
@@ -83,7 +85,10 @@ def test_a_table_that_the_variable_names_stands_alone(home, monkeypatch):
         ("[]", "no routing table (TypeError"),
         ("{}", "no routing table (KeyError: 'format')"),
         (b"\xff\xfe", "no routing table (UnicodeDecodeError"),
-        (json.dumps({"format": 9, "device": "cpu", "kind": KIND, "about": {}, "rows": []}), "its format is 9, expected 1"),
+        (
+            json.dumps({"format": 9, "device": "cpu", "kind": KIND, "about": {}, "rows": []}),
+            "its format is 9, expected 1",
+        ),
         (_table_file.text(a_table(a_row("native"), torch="1.0")), "it was measured by"),
         (_table_file.text(a_table(a_row("native"), kind="avx9-other")), "on avx9-other"),
         (_table_file.text(a_table(a_row("winograd"))), "route 'winograd', expected among"),
@@ -169,7 +174,10 @@ def test_of_the_shipped_tables_the_likest_is_taken(kind, likest):
 
 
 def test_an_unknown_kind_has_a_table():
-    assert _table_file.shipped("cpu", "sve-arm").device == "cpu" and _table_file.shipped("cuda", "sm_70-x").device == "cuda"
+    assert (
+        _table_file.shipped("cpu", "sve-arm").device == "cpu"
+        and _table_file.shipped("cuda", "sm_70-x").device == "cuda"
+    )
 
 
 def _run(tmp_path, *arguments, **environment):

@@ -2,6 +2,7 @@
 
 import itertools
 import statistics
+from typing import ClassVar
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def walk(steps, size):
     st.integers(0, 60), st.integers(1, 30), st.sampled_from((STOCK, NATIVE, DIRECT)),
 )  # fmt: skip
 def test_a_route_is_put_between_two_sizes_and_nowhere_else(parts, low, width, route):
-    before = tuple(itertools.accumulate(parts, lambda a, b: (a[0] + b[0], b[1]))) + ((ANY, STOCK),)
+    before = (*itertools.accumulate(parts, lambda a, b: (a[0] + b[0], b[1])), (ANY, STOCK))
     after = put(before, low, low + width, route)
     assert [most for most, _ in after] == sorted({most for most, _ in after}) and after[-1][0] == ANY
     assert all(a[1] != b[1] for a, b in itertools.pairwise(after))
@@ -90,7 +91,7 @@ def test_ties_are_stocks_and_a_loss_in_one_sample_loses():
 class Timetable(clock.Clock):
     """A clock by which a route takes what it is told."""
 
-    taken: dict[int, float] = {}
+    taken: ClassVar[dict[int, float]] = {}
 
     def seconds(self, run, repeats):
         run()
@@ -174,7 +175,7 @@ def test_the_answer_holds_about_the_size_measured(timetable):
 
 def test_a_model_that_calls_none_of_our_ops_is_told(timetable):
     assert "no call reached" in str(torchext.tune(torch.nn.Linear(3, 4), torch.ones(2, 3)))
-    with pytest.raises(TypeError, match="tune: model is a int, expected a torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"tune: model is a int, expected a torch\.nn\.Module"):
         torchext.tune(3)
 
 

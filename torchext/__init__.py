@@ -27,5 +27,16 @@ _table_file.load_all()
 _unpacked.describe()
 _register_flops()
 __version__ = _unpacked.VERSION
-__all__ = ["Choice", "Explanation", "Tuned", "Tuning", "accelerate", "backend", "explain", "nn",
-           "record_routes", "restore", "tune"]
+__all__ = [
+    "Choice",
+    "Explanation",
+    "Tuned",
+    "Tuning",
+    "accelerate",
+    "backend",
+    "explain",
+    "nn",
+    "record_routes",
+    "restore",
+    "tune",
+]

@@ -1,4 +1,4 @@
-"""python -m torchext info | tune | bench | demo: what is here and why not; the fastest routes; the speed; the main job."""
+"""python -m torchext info | tune | bench | demo: what is here and why not; the fastest routes; speed; the main job."""
 
 import argparse
 import platform

@@ -57,5 +57,3 @@ def on_gpu(x: Tensor, target: Tensor) -> tuple[int, int] | None:
         return None
     kind = 3 if dims > 2 else _step(x.shape[1], _GPU_CLASSES)
     return (((_gpu.SERVING.index(serving) * 2 + (x.dtype.itemsize == 2)) * 4 + kind) * 2), x.numel()
-
-

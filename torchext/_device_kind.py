@@ -22,5 +22,5 @@ def gpu(index: int | None = None) -> str:
 
 
 def likeness(kind: str, other: str) -> int:
-    """How well measurements of one kind serve another: 2 the same, 1 of one instruction set or capability, 0 neither."""
+    """How well one kind's measurements serve another: 2 the same, 1 of one instruction set or capability, 0 neither."""
     return 2 if kind == other else int(kind.partition("-")[0] == other.partition("-")[0])

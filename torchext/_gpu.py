@@ -1,8 +1,8 @@
 """What routing asks of a GPU: whether "auto" decides there, whether a graph is captured, whether memory is short.
 
 Ours take less of a GPU's time from small sizes on, but more of the host's: an autograd.Function in Python. So each kind
-of call has two rows: one of eager calls, where the GPU must be busy for longer than the host needs for our call; and one
-of calls captured in a CUDA graph, where the host's time does not count.
+of call has two rows: one of eager calls, where the GPU must be busy for longer than the host needs for our call; and
+one of calls captured in a CUDA graph, where the host's time does not count.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from ._table import Family
 
 SERVING = "native", "triton"  # what serves an op's GPU tensors: CUDA kernels, or Triton where none were built
 BYTES = "4 or 8", "2"  # of an element
-
-
 
 
 def _no_capture() -> bool:

@@ -111,7 +111,9 @@ def conv2d_relu(x: Tensor, w: Tensor, b: Tensor | None, stride, padding, dilatio
         return None
     geometry = stride, padding, (1, 1), 1
     try:
-        return Conv2dReLUFunction.call(x, w, b, geometry) if wants_grad(x, w, b) else _convolution_relu(x, w, b, *geometry)
+        return (
+            Conv2dReLUFunction.call(x, w, b, geometry) if wants_grad(x, w, b) else _convolution_relu(x, w, b, *geometry)
+        )
     except _REFUSED:
         return None
 

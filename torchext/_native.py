@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
-C: Any = None
 missing: str | None = None
 
 try:
-    from . import _C as C
+    C: Any = importlib.import_module(f"{__package__}._C")
 except ImportError as error:
+    C = None
     missing = f"torchext._C could not be loaded ({error})"

@@ -1,8 +1,8 @@
 """The routing table: by kind of call, up to which size each route serves it. What measured speed decides is asked here.
 
 A family is one op on one kind of device. Its rows are all combinations of its classes ("dtype", "gradient", ...), each
-row a number, each number a list of steps: `(most, route)`, the sizes up to `most` that go that way. To look one up is an
-index and a comparison or two, 0.1 us. What the steps are is data: torchext/routes, or a file that `tune` wrote.
+row a number, each number a list of steps: `(most, route)`, the sizes up to `most` that go that way. To look one up is
+an index and a comparison or two, 0.1 us. What the steps are is data: torchext/routes, or a file that `tune` wrote.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.jit import is_scripting
 from torch.nn import functional as F
 
-from . import _chains, _gpu, _gpu_library
+from . import _chains, _conv2d_plan, _gpu, _gpu_library
 from ._choice import MEASURED, note, note_ours
-from ._conv2d_plan import BY_WINOGRAD, LIBRARYS, NAMES, WANTS, algorithm, is_single, plan
+from ._conv2d_plan import BY_WINOGRAD, LIBRARYS, NAMES, WANTS, is_single, plan
 from ._conv2d_route import CPU, GPU, RELU_GPU, on_cpu, on_gpu
 from ._counterpart import Counterpart
 from ._gate import call_stock, drop_in
@@ -145,7 +145,7 @@ def _serve(kind, x, w, b, *options) -> Tensor:
     found = MEASURED if route in (STOCK, LIBRARY) else plan("conv2d", x, w, b, *options)
     if type(found) is str:
         return call_stock(op, found, WANTS, stock, NAMES, x, w, b, *options, decided=decided)
-    by = BY_WINOGRAD if route == WINOGRAD else algorithm(x, w, found)
+    by = BY_WINOGRAD if route == WINOGRAD else _conv2d_plan.algorithm(x, w, found)
     if by == LIBRARYS and auto():
         return call_stock(op, "an image too large for our kernel", WANTS, stock, NAMES, x, w, b, *options)
     note_ours(op, "conv2d", x, decided)

@@ -1,1 +1,1 @@
-"""Measures the routing table: of a machine by `python -m torchext tune`, of a model by torchext.tune(model, *example)."""
+"""Measures the routing table: a machine's by `python -m torchext tune`, a model's by torchext.tune(model, *example)."""

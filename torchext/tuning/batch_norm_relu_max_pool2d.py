@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .._batch_norm_relu_max_pool2d_route import CPU
+from .._table import Family
 from ..batch_norm_relu_max_pool2d import batch_norm_relu_max_pool2d
 from .max_pool2d import shape
-from .._table import Family
 from .samples import When, draw, in_layout, powers, step
 
 FAMILIES = (CPU,)
+
+
+def stands_for(when: When) -> list[When]:
+    return [when]
 
 
 def candidates(family: Family, when: When) -> bool:

@@ -16,7 +16,7 @@ FEWEST = 6  # rounds: then smallest and largest of them hold the median with 97 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster than stock: the median over the rounds, and the interval that holds it with 95 % or more."""
+    """How many times faster than stock: the median over the rounds, and the interval that holds it with 95 %."""
 
     value: float
     low: float
@@ -32,7 +32,7 @@ class Effort:
     seconds: float
 
 
-FULL, QUICK = Effort(4e-4, 15, 0.5), Effort(2e-4, 9, 0.2)
+FULL, QUICK = Effort(3e-4, 15, 0.1), Effort(2e-4, 9, 0.03)
 
 
 class Clock:
@@ -120,7 +120,7 @@ def _is_clear(ratio: Ratio) -> bool:
 
 
 def winner(stock: int, samples: Sequence[Mapping[int, Ratio]]) -> int:
-    """The route that is faster than stock beyond the noise in every sample, the fastest if several are; else `stock`."""
+    """The route that is faster than stock beyond the noise in every sample, the fastest of several; else `stock`."""
     best, route = 1.0, stock
     for candidate in samples[0] if samples else ():
         ratios = [sample[candidate] for sample in samples]

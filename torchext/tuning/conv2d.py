@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from .. import _conv2d_relu_max_pool2d_route
 from .._conv2d_route import CPU
+from .._table import THREADS, Family
 from ..conv2d import conv2d
 from ..conv2d_relu_max_pool2d import conv2d_relu_max_pool2d
-from .._table import Family
 from .samples import When, draw, powers, root, step
 
 POOLED = _conv2d_relu_max_pool2d_route.CPU
@@ -28,8 +28,15 @@ class _Sample:
     side: int
 
 
+def stands_for(when: When) -> list[When]:
+    """The rows that a measurement of this one fills: but for float32, those of all threads."""
+    return [when] if when["dtype"] == "float32" else [when | {"threads": threads} for threads in THREADS]
+
+
 def candidates(family: Family, when: When) -> bool:
     """Whether there are such convolutions, of a kind that networks have."""
+    if when["dtype"] != "float32" and when["threads"] == "several":
+        return False
     can_be_winograds = when["dtype"] == "float32" and when["strided"] == "no" and when["window"] != "one tap"
     if when["channels"].startswith("Winograd's") and not can_be_winograds:
         return False
@@ -93,5 +100,3 @@ def _call(when: When, sample: _Sample, pooled: bool) -> Callable[[], object]:
     if pooled:
         return step(lambda: conv2d_relu_max_pool2d(x, w, b, *options, pool_kernel_size=2), x, w, b)
     return step(lambda: conv2d(x, w, b, *options), x, w, b)
-
-

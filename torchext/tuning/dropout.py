@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .._dropout_route import CPU
+from .._table import Family
 from ..dropout import dropout
 from ..dropout_channels import dropout2d
-from .._table import Family
 from .samples import When, draw, powers, step
 
 FAMILIES = (CPU,)
+
+
+def stands_for(when: When) -> list[When]:
+    return [when]
 
 
 def candidates(family: Family, when: When) -> bool:

@@ -7,7 +7,7 @@ import datetime
 import functools
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -49,8 +49,11 @@ class Job:
         return self.module.calls(self.family, self.when, size)
 
 
+Rows = set[tuple[Family, int]]
+
+
 def jobs(threads: int, ops: list[str], quick: bool) -> list[Job]:
-    """All rows of so many threads, in the order they are measured: float32's first."""
+    """All rows of so many threads, each op's after those of its parts."""
     found = []
     for module in _MODULES:
         for family in module.FAMILIES:
@@ -61,7 +64,7 @@ def jobs(threads: int, ops: list[str], quick: bool) -> list[Job]:
                     continue
                 sizes = module.sizes(family, when)
                 found.append(Job(module, family, when, tuple(sizes[:: 2 if quick else 1])))
-    return sorted(found, key=lambda job: job.when["dtype"] != "float32")
+    return found
 
 
 class Progress:
@@ -85,44 +88,46 @@ class Progress:
             print(file=sys.stderr)
 
 
-def measure(ops: list[str], quick: bool, seconds: float, thread_counts: list[int], verbose: bool) -> set[tuple[Family, int]]:
+def measure(
+    ops: list[str], quick: bool, seconds: float, thread_counts: list[int], verbose: bool
+) -> set[tuple[Family, int]]:
     """Fills the rows of the families with what is measured; which ones they are."""
-    planned = {threads: jobs(threads, ops, quick) for threads in thread_counts}
-    rungs = sum(len(job.sizes) for each in planned.values() for job in each)
+    planned = [(threads, job) for threads in thread_counts for job in jobs(threads, ops, quick)]
+    planned.sort(key=lambda each: each[1].when["dtype"] != "float32")  # those come first: there may be no time for all
     effort, end = QUICK if quick else FULL, time.monotonic() + seconds
-    progress = Progress(sum(map(len, planned.values())))
-    measured: set[tuple[Family, int]] = set()
+    progress = Progress(len(planned))
+    measured: Rows = set()
     before = torch.get_num_threads()
     try:
-        for threads, each in planned.items():
+        for threads, job in planned:
+            if time.monotonic() > end:
+                break
             torch.set_num_threads(threads)
-            for job in each:
-                if time.monotonic() > end:
-                    break
-                progress.step(job, threads)
-                share = max(end - time.monotonic(), 1.0) / max(rungs, 1)
-                rungs -= len(job.sizes)
-                measured |= _fill(job, replace(effort, seconds=min(effort.seconds, 1.5 * share)), verbose)
+            progress.step(job, threads)
+            measured |= _fill(job, effort, verbose)
     finally:
         torch.set_num_threads(before)
         progress.end()
     return measured
 
 
-def _fill(job: Job, effort: Effort, verbose: bool) -> set[tuple[Family, int]]:
+def _fill(job: Job, effort: Effort, verbose: bool) -> Rows:
     cells = search.climb(job.family, job.when, job.ladder(), Clock("cpu"), effort)
     if not cells:
         return set()
-    row = job.family.row(**job.when)
-    job.family.steps[row] = search.steps_of(cells, job.family.routes[0])
+    steps, filled = search.steps_of(cells, job.family.routes[0]), set()
+    for when in job.module.stands_for(job.when):
+        row = job.family.row(**when)
+        job.family.steps[row] = steps
+        filled.add((job.family, row))
     job.family.settle()
     if verbose:
         print(", ".join(f"{name} {value}" for name, value in job.when.items()))
         print("".join(f"  {cell}\n" for cell in cells), end="", flush=True)
-    return {(job.family, row)}
+    return filled
 
 
-def changes(before: dict[tuple[Family, int], Steps], measured: set[tuple[Family, int]]) -> list[str]:
+def changes(before: dict[tuple[Family, int], Steps], measured: Rows) -> list[str]:
     """What of the rows measured differs from the table in force before, a line each."""
     lines = []
     for family, row in sorted(measured, key=lambda place: (place[0].op, place[1])):
@@ -162,7 +167,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def keep(path: Path, device: str, kind: str, measured: set[tuple[Family, int]]) -> int:
+def keep(path: Path, device: str, kind: str, measured: Rows) -> int:
     """Writes the rows measured to the file, beside those that it has of others; how many lines there are."""
     with _table_file.locked(path):
         kept = _table_file.others(path, device, kind, measured)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .._max_pool2d_route import CPU
-from ..max_pool2d import max_pool2d, max_pool2d_with_indices
 from .._table import Family
+from ..max_pool2d import max_pool2d, max_pool2d_with_indices
 from .samples import When, draw, in_layout, powers, step
 
 FAMILIES = (CPU,)
 _WINDOWS = {"apart": {"kernel_size": 2}, "overlapping": {"kernel_size": 3, "stride": 2, "padding": 1}}
+
+
+def stands_for(when: When) -> list[When]:
+    return [when]
 
 
 def candidates(family: Family, when: When) -> bool:

@@ -59,9 +59,9 @@ def tune(model: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Tuning:
     """Measures on this machine every route of the calls that ``model(*args, **kwargs)`` makes, and keeps what won.
 
     The model runs once, forward. Then each different call of an op of ours is timed on tensors of its shapes, forward
-    and, where the call wants gradients, backward: by stock and by each kernel of ours, in turn. A route wins where it is
-    faster beyond the noise; ties are stock's. The answer holds from then on for calls of this kind and about this size,
-    in this process and, from the user's routing table, in those that start later. On a GPU times are taken by events.
+    and, where the call wants gradients, backward: by stock and by each kernel of ours, in turn. A route wins where it
+    is faster beyond the noise; ties are stock's. The answer holds for calls of this kind and about this size, from
+    then on in this process and, from the user's routing table, in those that start later. On a GPU events take the times.
 
     The model is left as it was: parameters, gradients, buffers and modes.
 
@@ -131,7 +131,7 @@ def _like(value: Any) -> Any:
 
 
 def _describe(call: Call) -> str:
-    function, args, kwargs = call
+    _, args, kwargs = call
     shown = [*map(_argument, args), *(f"{name}={_argument(value)}" for name, value in kwargs.items())]
     return ", ".join(shown)
 

@@ -13,7 +13,7 @@ from .samples import When
 
 Rung = Callable[[], Sequence[Callable[[], object]]]
 
-_LONGEST = 0.008  # seconds of one call from which larger ones are not tried
+_LONGEST = 0.004  # seconds of one call from which larger ones are not tried
 
 
 class Unmeasurable(Exception):
@@ -155,9 +155,8 @@ def put(steps: Steps, low: int, high: int, route: int) -> Steps:
     for most, other in steps:
         if start < min(most, low):
             found.append((min(most, low), other))
-        if most >= high and start <= high:
-            if not found or found[-1][0] < high:
-                found.append((high, route))
+        if most >= high >= start and (not found or found[-1][0] < high):
+            found.append((high, route))
         if most > high:
             found.append((most, other))
         start = most
