@@ -129,7 +129,7 @@ def test_what_was_not_measured_is_stocks(gpu, monkeypatch, cudnn, name):
     for kind in _gpu_route.LIBRARY:
         monkeypatch.setitem(_gpu_route.LIBRARY, kind, EVERY)
     monkeypatch.setattr(_gpu_library, "_convolution_relu", lambda *a: 1 / 0)
-    monkeypatch.setattr(_gpu_library, "_addmm_relu", lambda *a: 1 / 0)
+    monkeypatch.setattr(_gpu_library, "addmm_relu", lambda *a: 1 / 0)
     if name == AUTOCAST:  # which torch turns off where there is no GPU
         monkeypatch.setattr(_gpu_library, "_is_autocast", lambda device: device == "cuda")
     assert routes(STOCKS[name])[0] == {"stock"}

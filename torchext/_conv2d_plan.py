@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import _chosen, _op, _route
+from . import _chosen, _op, _private, _route
 from ._route import PLAIN
 from ._shapes import is_channels_last, out_size, pair, same_padding
 
@@ -17,7 +17,7 @@ CONTIGUOUS_ON_GPU = "on a GPU stock gives float64 channels_last images a contigu
 
 LIBRARY, DIRECT, WINOGRAD = range(3)  # the algorithms of csrc/conv2d.cpp, on the CPU
 
-_BF16_UNITS = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()  # which oneDNN uses, at twice float32's rate
+_BF16_UNITS = _private.has_bf16_units()  # which oneDNN uses, at twice float32's rate
 
 
 def prefers_winograd(x, w, p, q, stride, padding, dilation, groups) -> bool:

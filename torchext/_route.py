@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _chosen, _observers, _op
+from . import _chosen, _observers, _op, _private
 
 BACKENDS = ("auto", "native", "triton", "simt", "stock")
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -123,13 +123,7 @@ def record_routes() -> Iterator[list[Choice]]:
 
 def _fuses_later() -> bool:
     """Whether Dynamo traces for our own backend, which takes stock's functions for ours, and fuses them."""
-    from torch._dynamo.symbolic_convert import InstructionTranslator
-
-    compiler = getattr(InstructionTranslator.current_tx().output, "compiler_fn", None)
-    return getattr(compiler, "__name__", "").startswith("torchext")
-
-
-_fuses_later._dynamo_marked_constant = True  # torch.compiler.assume_constant_result, which would import Dynamo (1 s)
+    return _private.dynamo_backend().startswith("torchext")
 
 
 def why_stock(stem: str, first: Tensor, *others: Tensor | None) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.jit import is_scripting
-from torch.nn import _reduction
 from torch.nn import functional as F
 
 from . import _gpu_route, _route
@@ -25,6 +24,7 @@ from ._cross_entropy_backward import (
 )
 from ._cross_entropy_plan import WHY_TINY, is_faster_on_gpu, stock_is_faster
 from ._op import Function, define, twice_differentiable, wants_grad
+from ._private import cross_entropy_loss, legacy_reduction
 from ._route import PLAIN
 from ._scripting import stock_method
 
@@ -48,7 +48,6 @@ _cross_entropy = define(
     _fake,
 )
 
-_stock = torch._C._nn.cross_entropy_loss
 _is_compiling = torch.compiler.is_compiling
 
 _FEW = 1 << 16  # logits whose copy costs less than the ops that scale a gradient by rows, 35 us
@@ -221,11 +220,11 @@ def cross_entropy(
     ):
         _route.note("cross_entropy", "stock", _gpu_route.WHY if input.is_cuda else WHY_TINY)
         try:
-            return _stock(input, target, weight, _REDUCTIONS[reduction], ignore_index, label_smoothing)
+            return cross_entropy_loss(input, target, weight, _REDUCTIONS[reduction], ignore_index, label_smoothing)
         except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
             raise _route.refusal("cross_entropy", _WANTS, error, input=input, target=target, weight=weight) from None
     if size_average is not None or reduce is not None:
-        reduction = _reduction.legacy_get_string(size_average, reduce)
+        reduction = legacy_reduction(size_average, reduce)
     if torch.is_autocast_enabled("cuda" if isinstance(input, Tensor) and input.is_cuda else "cpu"):
         input, target, weight = _float32(input), _float32(target), _float32(weight)
     why = _why_stock(input, target, weight, ignore_index, label_smoothing, reduction)

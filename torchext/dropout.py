@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from . import _gpu_route, _route
 from ._counterpart import Counterpart
 from ._op import Function, define, twice_differentiable, wants_grad
+from ._private import is_view
 from ._scripting import stock_method
 from ._shapes import empty_dropped
 
@@ -78,7 +79,7 @@ def _is_dense(x):
 def _in_place(x, p, scale, shift, fill):
     grad = wants_grad(x)
     # Leaves and views are autograd's to judge, before a byte is written; copy_ lets it.
-    if torch.compiler.is_compiling() or not _is_dense(x) or (grad and (x.is_leaf or x._is_view())):
+    if torch.compiler.is_compiling() or not _is_dense(x) or (grad and (x.is_leaf or is_view(x))):
         return x.copy_(_out_of_place(x, p, scale, shift, fill))
     if grad:
         return DropoutInPlaceFunction.call(x, draw_seed(x), p, scale, shift, fill)

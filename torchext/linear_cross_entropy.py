@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import _gpu_route, _linear_cross_entropy_stock, _route
 from ._counterpart import Counterpart
-from ._cross_entropy_backward import NONE, keeps_graph, scaled
+from ._cross_entropy_backward import NONE, scaled
 from ._linear_cross_entropy_backward import (
     Held,
     factors,
@@ -19,6 +19,7 @@ from ._linear_cross_entropy_backward import (
     stock_saves,
 )  # fmt: skip
 from ._op import Function, define, twice_differentiable, wants_grad
+from ._private import keeps_graph
 from ._route import PLAIN
 from .cross_entropy import _REDUCTIONS, are_options
 

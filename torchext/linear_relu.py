@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from . import _C, _chains, _gpu_library, _gpu_route, _route
 from ._counterpart import Counterpart
 from ._op import Function, define, twice_differentiable, wants_grad
+from ._private import unsafe_view
 from ._route import PLAIN
 from ._saved import keep, kept
 from ._scripting import stock_method
@@ -39,7 +40,6 @@ _linear_backward = define(
 
 
 _stock_linear = F.linear
-_unsafe_view = torch.ops.aten._unsafe_view.default  # to autograd no view: it lets nobody edit a view out of a Function
 
 
 def _rows(t):
@@ -50,7 +50,7 @@ def _rows(t):
 def _forward(op, x, w, b):
     if x.dim() == 2:
         return op(x, w, b)
-    return _unsafe_view(op(_rows(x), w, b), (*x.shape[:-1], w.shape[0]))
+    return unsafe_view(op(_rows(x), w, b), (*x.shape[:-1], w.shape[0]))
 
 
 def _backward(ctx, dy):
