@@ -4,10 +4,16 @@ TORCH  ?= torch==2.13.0
 VENV   := .venv
 BIN    := $(VENV)/bin
 
+# The oldest torch that the extension loads on, and the newest; each takes some 7 GB here.
+TORCHES ?= 2.10.0 2.14.1
+OTHERS  ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/torchext
+TESTING := setuptools>=77 wheel ninja numpy pybind11 pytest pytest-benchmark hypothesis pytest-xdist expecttest scikit-learn \
+	matplotlib
+
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test test-long bench report sanitize static gpu lint format build wheel clean
+.PHONY: demo test test-long test-torches bench report sanitize static gpu lint format build wheel clean
 
 demo: build
 	$(BIN)/python -m torchext demo
@@ -21,6 +27,20 @@ test: build lint
 test-long: build
 	$(BIN)/python -m pytest -n auto -m long
 	for seed in $$(seq 1 20); do SIMT_SEED=$$seed $(BIN)/python -m pytest -q -n auto -m "not long" -k simt || exit 1; done
+
+# By other torches, with the extension as it was built for this one: its ABI is stable. But for interpreted Triton.
+test-torches: $(TORCHES:%=test-torch-%)
+
+test-torch-%: $(OTHERS)/torch-%/installed build
+	ln -sfn ../kernels torchext/kernels  # an installation maps it
+	PYTHONPATH=. $(OTHERS)/torch-$*/bin/python -m pytest -n auto -m "not long" -k "not triton"
+
+$(OTHERS)/torch-%/installed:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet torch==$* $(patsubst %,"%",$(TESTING))
+	touch $@
+
+.PRECIOUS: $(OTHERS)/torch-%/installed
 
 # Beside stock and torch.compile, on 1 thread and on all: 10 minutes on 2 cores; then the page and its pictures.
 bench: build
@@ -62,8 +82,7 @@ build: $(VENV)/built
 $(VENV)/tools: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet "setuptools>=77" wheel ninja numpy pybind11 pytest pytest-benchmark hypothesis \
-		pytest-xdist expecttest scikit-learn matplotlib triton ruff==0.17.5 clang-format==23.1.5 build
+	$(BIN)/python -m pip install --quiet $(patsubst %,"%",$(TESTING)) triton ruff==0.17.5 clang-format==23.1.5 build
 	touch $@
 
 $(VENV)/built: $(VENV)/tools $(SOURCES)

@@ -10,11 +10,11 @@ program has ELEMENTS neighbours in memory, an eighth as many blocks of draws; a 
 Bound by memory: 14 wide multiplies for 8 elements hide behind 32 bytes of bfloat16.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from .._private import is_dense
 from .._shapes import empty_dropped
 from .launch import accumulator, implements, launch
 from .tile import rounded, scalar
@@ -65,11 +65,6 @@ def threshold(p: float) -> tuple[int, int]:
     t = int((1 - p) * 2.0**32 + 0.5)
     high = min(t >> 16, 0xFFFF)
     return high, t - (high << 16)
-
-
-def is_dense(x: Tensor) -> bool:
-    """Whether x fills a piece of memory without gaps or overlaps, in any order of dimensions."""
-    return torch._prims_common.is_non_overlapping_and_dense_or_false(x)
 
 
 def drop(y: Tensor, x: Tensor, seed: Tensor, p: float, scale: float, shift: float, fill: float) -> None:

@@ -10,7 +10,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor, library
-from torch._subclasses.functional_tensor import FunctionalTensorMode
+
+from .._private import functional_mode
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
 OPTIONS = {"enable_fp_fusion": True, "sanitize_overflow": False}
@@ -27,10 +28,10 @@ def implements(name: str) -> Callable[[Callable], Callable]:
         overload = f"{name}.triton"
         for key in ("CPU", "CUDA") if INTERPRETED else ("CUDA",):
             _LIB.impl(overload, launcher, key)
-        if not INTERPRETED:
+        mode = None if INTERPRETED else functional_mode()
+        if mode is not None:
             # As torch's own triton_op does: Inductor sees the kernels, not an opaque op.
-            rule = _seen_through(launcher)
-            library.register_torch_dispatch(f"torchext::{overload}", FunctionalTensorMode, rule, lib=_LIB)
+            library.register_torch_dispatch(f"torchext::{overload}", mode, _seen_through(launcher), lib=_LIB)
         return launcher
 
     return register

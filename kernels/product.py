@@ -71,8 +71,8 @@ def precision(x: Tensor, op: str) -> str:
 
     "matmul": torch.backends.cuda.matmul and torch.set_float32_matmul_precision; "conv": torch.backends.cudnn.
     """
-    allowed = x.dtype == torch.float32 and torch._C._get_fp32_precision_getter("cuda", op) == "tf32"
-    return "tf32" if allowed else "ieee"
+    switch = torch.backends.cuda.matmul if op == "matmul" else torch.backends.cudnn.conv
+    return "tf32" if x.dtype == torch.float32 and switch.fp32_precision == "tf32" else "ieee"
 
 
 def on_tensor_cores(x: Tensor, precision: str) -> bool:

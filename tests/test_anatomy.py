@@ -147,7 +147,7 @@ def test_every_op_has_a_schema_a_fake_and_a_cpu_kernel():
 
     for name in itertools.chain(*OPS.values()):
         for key in ("CPU", "Meta"):
-            has = torch._C._dispatch_has_kernel_for_dispatch_key(f"torchext::{name}", key)
+            has = getattr(torch.ops.torchext, name).default.has_kernel_for_dispatch_key(key)
             fake = torch._library.simple_registry.singleton.find(f"torchext::{name}").fake_impl.kernel is not None
             assert has or (key == "Meta" and fake), f"torchext::{name} has no {key} implementation"
 

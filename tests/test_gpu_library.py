@@ -130,7 +130,7 @@ def test_unmeasured_calls_go_to_stock(gpu, monkeypatch, cudnn, name):
     for op in LIBRARY:
         route(monkeypatch, op, EVERY)
     monkeypatch.setattr(_gpu_library, "_convolution_relu", lambda *a: 1 / 0)
-    monkeypatch.setattr(_gpu_library, "_addmm_relu", lambda *a: 1 / 0)
+    monkeypatch.setattr(_gpu_library, "addmm_relu", lambda *a: 1 / 0)
     if name == AUTOCAST:  # which torch disables without a GPU
         monkeypatch.setattr(_gpu_library, "_is_autocast", lambda device: device == "cuda")
     assert routes(STOCKS[name])[0] == {"stock"}

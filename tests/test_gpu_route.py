@@ -250,11 +250,11 @@ assert set(_op.GPU) == ours, _op.GPU
 for stem in ours - native:
     assert _op.GPU[stem] == "triton"
     for name in _op.OPS[stem]:
-        assert _op._has_kernel(f"torchext::{name}", "CUDA"), name
+        assert _op._has_kernel(name, "default", "CUDA"), name
 import torchext.kernels
 for stem in ours:
     for name in _op.OPS[stem]:
-        assert _op._has_kernel(f"torchext::{name}.triton", "CPU"), name
+        assert _op._has_kernel(name, "triton", "CPU"), name
 x = torch.randn(4, 8)
 got = _op._by_triton("linear_relu")(x, torch.eye(8), None, 1)
 assert torch.equal(got, x.relu())

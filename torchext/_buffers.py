@@ -6,12 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ._private import buffers_of
+
 
 class Buffers:
     """The buffers of a model as they are now: which there are, their shapes and memory, and what they hold."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._owned = [(module._buffers, dict(module._buffers)) for module in _python_modules(model)]
+        owned = map(buffers_of, _python_modules(model))
+        self._owned = [(buffers, dict(buffers)) for buffers in owned]
         named = {id(t): t for t in model.buffers()}
         self._lazy = {name: t for name, t in named.items() if is_lazy(t)}
         self._held: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -26,7 +29,7 @@ class Buffers:
 
     def initialized(self, module: nn.Module) -> None:
         """A lazy layer has its first values now, and this is before it changes them."""
-        for t in module._buffers.values():
+        for t in buffers_of(module).values():
             if id(t) in self._lazy and not is_lazy(t):
                 self._hold(self._lazy.pop(id(t)))
 

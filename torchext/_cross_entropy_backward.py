@@ -11,13 +11,12 @@ import math
 import torch
 from torch import Tensor
 
-from ._observers import is_batch, transform
+from ._observers import transform
 from ._op import define
+from ._private import is_batch, keeps_graph
 
 NONE, MEAN, SUM = 0, 1, 2
 _is_compiling = torch.compiler.is_compiling
-# Whether the backward now running leaves the graph for another one.
-keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
 
 
 def classes_last(t):

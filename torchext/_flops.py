@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ._private import argument_names
 from ._shapes import convolved_sizes
 
 _NAME = "torch.utils.flop_counter"
@@ -84,13 +85,12 @@ FORMULAS: dict[str, Callable[[_Arguments], int]] = {
 def _register(counter: ModuleType) -> None:
     for name, formula in FORMULAS.items():
         packet = getattr(torch.ops.torchext, name)
-        if packet not in counter.flop_registry:
-            counter.register_flop_formula(packet, get_raw=True)(_on_schema(packet, formula, counter.flop_registry))
+        names = argument_names(packet.default)
+        if names is not None and packet not in counter.flop_registry:
+            counter.register_flop_formula(packet, get_raw=True)(_on_names(names, formula, counter.flop_registry))
 
 
-def _on_schema(packet: Any, formula: Callable, count: dict) -> Callable:
-    names = [argument.name for argument in packet.default._schema.arguments]
-
+def _on_names(names: list[str], formula: Callable, count: dict) -> Callable:
     def flops(*args, out_val=None, **kwargs):
         return formula(_Arguments(zip(names, args), count=count, **kwargs))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import _observers
 from ._choice import Decided, note
+from ._private import dynamo_backend
 from ._servable import PLAIN
 
 REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError)
@@ -21,13 +22,7 @@ _calls: list[tuple[Callable, tuple, dict[str, Any]]] | None = None  # those of o
 
 def _fuses_later() -> bool:
     """Whether Dynamo traces for our own backend, which takes stock's functions for ours, and fuses them."""
-    from torch._dynamo.symbolic_convert import InstructionTranslator
-
-    compiler = getattr(InstructionTranslator.current_tx().output, "compiler_fn", None)
-    return getattr(compiler, "__name__", "").startswith("torchext")
-
-
-_fuses_later._dynamo_marked_constant = True  # torch.compiler.assume_constant_result, which would import Dynamo (1 s)
+    return dynamo_backend().startswith("torchext")
 
 
 def drop_in(counterpart: Callable, wants: str) -> Callable[[Callable], Callable]:

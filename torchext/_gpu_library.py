@@ -13,16 +13,15 @@ from torch import Tensor
 
 from . import _gpu
 from ._op import Function, wants_grad
+from ._private import addmm_relu, cudnn_deterministic, cudnn_enabled, unsafe_view
 from ._saved import keep, kept
 from ._servable import PLAIN
 from ._shapes import out_size, pair
 
 _aten = torch.ops.aten
-_addmm_relu = getattr(torch, "_addmm_activation", None)
 _convolution_relu = getattr(torch, "cudnn_convolution_relu", None)
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _is_compiling, _is_autocast = torch.compiler.is_compiling, torch.is_autocast_enabled
-_cudnn_enabled, _cudnn_deterministic = torch._C._get_cudnn_enabled, torch._C._get_cudnn_deterministic
 _deterministic = torch.are_deterministic_algorithms_enabled
 _REFUSED = RuntimeError, TypeError, ValueError, IndexError  # then stock says what is wrong
 
@@ -38,7 +37,7 @@ def _are_measured(x: Tensor, w: Tensor, b: Tensor) -> bool:
 class LinearReLUFunction(Function):
     @staticmethod
     def forward(ctx, x, w, b):
-        y = _addmm_relu(b, x, w.t())
+        y = addmm_relu(b, x, w.t())
         keep(ctx, x, w, y)
         return y
 
@@ -57,14 +56,14 @@ def linear_relu(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor | None:
     dims = x.dim()
     if w.dim() != 2 or dims < 2 or not x.numel() or b.shape != w.shape[:1]:
         return None
-    if _addmm_relu is None or not _are_measured(x, w, b):
+    if addmm_relu is None or not _are_measured(x, w, b):
         return None
     rows = x if dims == 2 else x.flatten(0, -2)
     try:
-        y = LinearReLUFunction.call(rows, w, b) if wants_grad(x, w, b) else _addmm_relu(b, rows, w.t())
+        y = LinearReLUFunction.call(rows, w, b) if wants_grad(x, w, b) else addmm_relu(b, rows, w.t())
     except _REFUSED:
         return None
-    return y if dims == 2 else _aten._unsafe_view(y, (*x.shape[:-1], w.shape[0]))
+    return y if dims == 2 else unsafe_view(y, (*x.shape[:-1], w.shape[0]))
 
 
 class Conv2dReLUFunction(Function):
@@ -107,7 +106,7 @@ def conv2d_relu(x: Tensor, w: Tensor, b: Tensor | None, stride, padding, dilatio
         return None
     if not _are_measured(x, w, b) or _convolution_relu is None or w.device != x.device or b.device != x.device:
         return None
-    if not _cudnn_enabled() or _cudnn_deterministic() or _deterministic() or _gpu.captures():
+    if not cudnn_enabled() or cudnn_deterministic() or _deterministic() or _gpu.captures():
         return None
     geometry = stride, padding, (1, 1), 1
     try:

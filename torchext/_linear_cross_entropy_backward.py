@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from ._op import define, recompute_backward
+from ._private import version
 from .cross_entropy import CrossEntropyFunction
 
 
@@ -45,7 +46,7 @@ class Held:
         self.versions = self._versions()
 
     def _versions(self):
-        return [None if t is None or t.is_inference() else t._version for t in self.tensors]
+        return [None if t is None or t.is_inference() else version(t) for t in self.tensors]
 
     def beside(self, saved):
         if self._versions() != self.versions:

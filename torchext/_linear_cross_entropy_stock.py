@@ -31,7 +31,7 @@ def linear_cross_entropy(
     )  # fmt: skip
 
 
-class _LinearCrossEntropyLoss(nn.modules.loss._WeightedLoss):
+class _LinearCrossEntropyLoss(nn.CrossEntropyLoss.__base__):
     """The base class where torch has none of its own, before 2.13: the same arguments and state_dict."""
 
     def __init__(

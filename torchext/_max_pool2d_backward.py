@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from ._observers import functorch_active, is_batch
 from ._op import Function, define, twice_differentiable
+from ._private import functorch_active, is_batch
 from ._shapes import DEAD, WINDOW, empty_maps
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, library
 
 from . import _chosen
+from ._private import direct_apply
 
 LIB = library.Library("torchext", "DEF")
 OPS: dict[str, list[str]] = {}  # by stem, as the file that declares them tells it
@@ -49,19 +50,19 @@ def find_served(backend: str) -> None:
     """Fills SERVED of a backend whose kernels are loaded by now."""
     if backend in SERVED and not SERVED[backend]:
         for name in (name for names in OPS.values() for name in names):
-            if any(_has_kernel(f"torchext::{name}.{backend}", key) for key in ("CPU", "CUDA")):
+            if any(_has_kernel(name, backend, key) for key in ("CPU", "CUDA")):
                 SERVED[backend].add(name)
 
 
-def _has_kernel(name: str, key: str) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(name, key)
+def _has_kernel(name: str, overload: str, key: str) -> bool:
+    return getattr(getattr(torch.ops.torchext, name), overload).has_kernel_for_dispatch_key(key)
 
 
 def find_gpu_kernels() -> None:
     """Fills GPU. An op without CUDA kernels in this build is served by Triton, wherever torch and Triton know CUDA."""
     triton = torch.version.cuda is not None and importlib.util.find_spec("triton") is not None
     for stem, names in OPS.items():
-        missing = [name for name in names if not _has_kernel(f"torchext::{name}", "CUDA")]
+        missing = [name for name in names if not _has_kernel(name, "default", "CUDA")]
         if not missing:
             GPU[stem] = "native"
         elif triton and stem not in CPU_ONLY:
@@ -85,7 +86,7 @@ class Function(torch.autograd.Function):
 
     def __init_subclass__(cls):
         super().__init_subclass__()
-        cls._direct = super(torch.autograd.Function, cls).apply
+        cls._direct = direct_apply(cls)
 
     @classmethod
     def call(cls, *args):

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import FunctionType
 
-import torch
-
-_find = getattr(torch.jit._builtins, "_find_builtin", None)
-_dispatched = getattr(torch._jit_internal, "boolean_dispatched", None)
+from ._private import boolean_dispatched, find_builtin, register_builtin
 
 
 def stock_method(function: Callable) -> Callable:
@@ -24,8 +21,9 @@ def script_as(ours: Callable, stock: Callable) -> None:
 
     That of a function is a dispatch on a boolean argument which no call has, so that the default decides.
     """
-    operator = _find and _find(stock)
+    operator = register_builtin and find_builtin(stock)
     if operator:
-        torch.jit._builtins._register_builtin(ours, operator)
-    elif _dispatched is not None:
-        _dispatched[ours] = {"if_true": stock, "if_false": stock, "index": 1 << 16, "arg_name": "", "default": True}
+        register_builtin(ours, operator)
+    elif boolean_dispatched is not None:
+        always = {"if_true": stock, "if_false": stock, "index": 1 << 16, "arg_name": "", "default": True}
+        boolean_dispatched[ours] = always

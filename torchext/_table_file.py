@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from . import _device_kind
+from ._private import when_cuda_starts
 from ._table import ANY, FAMILIES, ROUTES, Family, Row
 from ._unpacked import VERSION
 
@@ -229,10 +230,9 @@ def _try_users(kind: str) -> Path | None:
 def load_all() -> None:
     """At import: the CPU's table, and of GPUs the shipped one until CUDA starts and tells which GPU it is."""
     load("cpu", _device_kind.cpu())
-    if torch.version.cuda is None:
-        fill("cuda", shipped("cuda", ""))
-    else:
-        torch.cuda._lazy_call(lambda: load("cuda", _device_kind.gpu()))
+    fill("cuda", shipped("cuda", ""))
+    if torch.version.cuda is not None:
+        when_cuda_starts(lambda: load("cuda", _device_kind.gpu()))
 
 
 @contextlib.contextmanager

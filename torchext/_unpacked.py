@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from ._private import dynamo_backends
+
 VERSION = "0.1.0"
 _GROUP, _BACKEND = "torch_dynamo_backends", "torchext.compile:torchext_backend"
 _FILES = {
@@ -46,8 +48,8 @@ def describe() -> None:
     """
     if _Finder not in sys.meta_path:
         sys.meta_path.append(_Finder)
-    registry = sys.modules.get("torch._dynamo.backends.registry")
-    if registry is not None:
+    known = dynamo_backends()
+    if known is not None:
         from importlib.metadata import EntryPoint
 
-        registry._BACKENDS.setdefault("torchext", EntryPoint("torchext", _BACKEND, _GROUP))
+        known.setdefault("torchext", EntryPoint("torchext", _BACKEND, _GROUP))

@@ -12,6 +12,7 @@ from ._choice import MEASURED, note_ours
 from ._gate import call_stock, drop_in
 from ._max_pool2d_backward import put
 from ._op import Function, define, twice_differentiable, wants_grad
+from ._private import check_input_dim
 from ._scripting import stock_method
 from ._servable import auto, why_stock
 from ._shapes import DEAD, MAX_TAPS, UNDILATED, empty_maps, is_channels_last, out_size, window_of
@@ -224,7 +225,7 @@ def batch_norm_relu_max_pool2d(
 
 def _through_pool(norm: nn.BatchNorm2d, input: Tensor, pool: dict) -> Tensor:
     if not isinstance(input, fx.Proxy):
-        norm._check_input_dim(input)
+        check_input_dim(norm, input)
     tracks = norm.training and norm.track_running_stats
     momentum = 0.0 if norm.momentum is None else norm.momentum
     if tracks and norm.num_batches_tracked is not None:

@@ -11,10 +11,11 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.nn import functional as stock
 
+from . import _private
 from .nn import functional as F
 
 _RELU = (stock.relu, torch.relu, torch.Tensor.relu, "relu")
-_LINEAR = (stock.linear, torch._C._nn.linear, F.linear)
+_LINEAR = (stock.linear, F.linear)
 _CONV = (stock.conv2d, torch.conv2d, F.conv2d)
 _POOL = (stock.max_pool2d, torch.max_pool2d, F.max_pool2d)
 
@@ -53,7 +54,7 @@ def torchext_backend(
     for node in list(graph.graph.nodes):
         _fuse_pool(node)
     replacements = {getattr(stock, name): getattr(F, name) for name in F.OURS if hasattr(stock, name)}
-    replacements |= {torch._C._nn.linear: F.linear, torch.conv2d: F.conv2d, torch.max_pool2d: F.max_pool2d}
+    replacements |= {torch.conv2d: F.conv2d, torch.max_pool2d: F.max_pool2d}
     for node in graph.graph.nodes:
         if node.op == "call_function" and node.target in replacements:
             node.target = replacements[node.target]
@@ -65,8 +66,8 @@ def torchext_backend(
 def _ignore(mode: str | None, options: dict[str, Any] | None) -> None:
     given = []
     if mode not in (None, "default"):
-        modes = tuple(torch._inductor.list_mode_options())
-        if mode not in modes:
+        modes = _private.compile_modes()
+        if modes is not None and mode not in modes:
             raise RuntimeError(f"torch.compile: mode is {mode!r}, expected one of {', '.join(map(repr, modes))}")
         given.append(f"mode={mode!r}")
     if options is not None:

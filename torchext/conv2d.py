@@ -14,6 +14,7 @@ from ._conv2d_route import CPU, GPU, RELU_GPU, on_cpu, on_gpu
 from ._counterpart import Counterpart
 from ._gate import call_stock, drop_in
 from ._op import Function, define, twice_differentiable, wants_grad
+from ._private import conv_forward, padding_around
 from ._saved import keep, kept
 from ._scripting import stock_method
 from ._servable import PLAIN, auto
@@ -205,7 +206,7 @@ def module_arguments(module: nn.Conv2d, input: Tensor) -> tuple:
     """The input, padded where the module's padding is no zeros, and the options that remain, as nn.Conv2d has them."""
     padding = module.padding
     if module.padding_mode != "zeros":
-        input = F.pad(input, module._reversed_padding_repeated_twice, mode=module.padding_mode)
+        input = F.pad(input, padding_around(module), mode=module.padding_mode)
         padding = 0
     return input, (module.stride, padding, module.dilation, module.groups)
 
@@ -219,7 +220,7 @@ class Conv2d(nn.Conv2d, metaclass=Counterpart):
         torch.Size([2, 6, 24, 24])
     """
 
-    _stock_conv_forward = stock_method(nn.Conv2d._conv_forward)
+    _stock_conv_forward = stock_method(conv_forward)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if is_scripting():
@@ -239,13 +240,16 @@ class ConvReLU2d(nn.Conv2d):
         True
     """
 
-    _stock_conv_forward = stock_method(nn.Conv2d._conv_forward)
+    _stock_conv_forward = stock_method(conv_forward)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if is_scripting():
             return F.relu(self._stock_conv_forward(input, weight, bias))
         input, options = module_arguments(self, input)
         return conv2d_relu(input, weight, bias, *options)
+
+    def forward(self, input: Tensor) -> Tensor:  # torch's own need not call what is private to it
+        return self._conv_forward(input, self.weight, self.bias)
 
     @staticmethod
     def serve(conv: nn.Conv2d, input: Tensor) -> Tensor:

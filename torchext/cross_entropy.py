@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.jit import is_scripting
-from torch.nn import _reduction
 from torch.nn import functional as F
 
 from . import _gpu
@@ -27,6 +26,7 @@ from ._cross_entropy_backward import (
 from ._cross_entropy_route import CPU, GPU, on_cpu, on_gpu
 from ._gate import call_stock, drop_in
 from ._op import Function, define, twice_differentiable, wants_grad
+from ._private import cross_entropy_loss, legacy_reduction
 from ._scripting import stock_method
 from ._servable import PLAIN, auto, why_not, why_stock
 from ._table import NATIVE, STOCK
@@ -51,7 +51,6 @@ _cross_entropy = define(
     _fake,
 )
 
-_stock = torch._C._nn.cross_entropy_loss
 _is_compiling = torch.compiler.is_compiling
 
 _FEW = 1 << 16  # logits whose copy costs less than the ops that scale a gradient by rows, 35 us
@@ -229,9 +228,9 @@ def cross_entropy(
     plain = isinstance(reduction, str) and reduction in _REDUCTIONS and size_average is reduce is None
     if route == STOCK and plain and not _is_compiling():
         options = weight, _REDUCTIONS[reduction], ignore_index, label_smoothing
-        return call_stock("cross_entropy", MEASURED, _WANTS, _stock, _NAMES, input, target, *options, decided=decided)
+        return call_stock("cross_entropy", MEASURED, _WANTS, cross_entropy_loss, _NAMES, input, target, *options, decided=decided)
     if size_average is not None or reduce is not None:
-        reduction = _reduction.legacy_get_string(size_average, reduce)
+        reduction = legacy_reduction(size_average, reduce)
     if torch.is_autocast_enabled("cuda" if isinstance(input, Tensor) and input.is_cuda else "cpu"):
         input, target, weight = _float32(input), _float32(target), _float32(weight)
     why = _why_stock(input, target, weight, ignore_index, label_smoothing, reduction)

@@ -15,6 +15,7 @@ from ._counterpart import Counterpart
 from ._dropout_route import CPU, GPU, on_cpu, on_gpu
 from ._gate import call_stock, drop_in
 from ._op import Function, define, twice_differentiable, wants_grad
+from ._private import is_view
 from ._scripting import stock_method
 from ._servable import PLAIN, auto, why_stock
 from ._shapes import empty_dropped
@@ -83,7 +84,7 @@ def _is_dense(x):
 def _in_place(x, p, scale, shift, fill):
     grad = wants_grad(x)
     # Leaves and views are autograd's to judge, before a byte is written; copy_ lets it.
-    if torch.compiler.is_compiling() or not _is_dense(x) or (grad and (x.is_leaf or x._is_view())):
+    if torch.compiler.is_compiling() or not _is_dense(x) or (grad and (x.is_leaf or is_view(x))):
         return x.copy_(_out_of_place(x, p, scale, shift, fill))
     if grad:
         return DropoutInPlaceFunction.call(x, draw_seed(x), p, scale, shift, fill)

@@ -47,8 +47,9 @@ def explain(model: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Explanation
         TypeError: `model` is not an ``nn.Module``.
 
     Example:
-        >>> print(torchext.explain(torchext.nn.LinearReLU(256, 120), torch.ones(64, 256)))
-        layer  op           backend  why
+        >>> with torchext.backend("native"):
+        ...     print(torchext.explain(torchext.nn.LinearReLU(256, 120), torch.ones(64, 256)))
+        layer  op           backend  why  row of the routing table
         -      linear_relu  native
     """
     if not isinstance(model, torch.nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor
 from . import _gpu, _linear_cross_entropy_stock
 from ._choice import MEASURED, note_ours
 from ._counterpart import Counterpart
-from ._cross_entropy_backward import NONE, keeps_graph, scaled
+from ._cross_entropy_backward import NONE, scaled
 from ._gate import call_stock, drop_in
 from ._linear_cross_entropy_backward import (
     Held,
@@ -22,6 +22,7 @@ from ._linear_cross_entropy_backward import (
 )  # fmt: skip
 from ._linear_cross_entropy_route import CPU, GPU, on_cpu, on_gpu
 from ._op import Function, define, twice_differentiable, wants_grad
+from ._private import keeps_graph
 from ._servable import PLAIN, auto, why_not, why_stock
 from ._table import NATIVE, STOCK
 from .cross_entropy import _REDUCTIONS, are_options

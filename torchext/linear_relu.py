@@ -15,6 +15,7 @@ from ._counterpart import Counterpart
 from ._gate import call_stock, drop_in
 from ._linear_relu_route import CPU, GPU, LIBRARYS_PRODUCT, OUR_PRODUCT, on_cpu, on_gpu
 from ._op import Function, define, twice_differentiable, wants_grad
+from ._private import unsafe_view
 from ._saved import keep, kept
 from ._scripting import stock_method
 from ._servable import PLAIN, auto, why_stock
@@ -43,9 +44,6 @@ _linear_backward = define(
 )
 
 
-_unsafe_view = torch.ops.aten._unsafe_view.default  # to autograd no view: it lets nobody edit a view out of a Function
-
-
 def _rows(t):
     shape = t.shape
     return t.reshape(math.prod(shape[:-1]), shape[-1])  # of batches of gradients autograd knows no flatten
@@ -54,7 +52,7 @@ def _rows(t):
 def _forward(op, x, w, b, algorithm):
     if x.dim() == 2:
         return op(x, w, b, algorithm)
-    return _unsafe_view(op(_rows(x), w, b, algorithm), (*x.shape[:-1], w.shape[0]))
+    return unsafe_view(op(_rows(x), w, b, algorithm), (*x.shape[:-1], w.shape[0]))
 
 
 def _backward(ctx, dy):

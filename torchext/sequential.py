@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.jit import is_scripting
 from torch.nn import functional as F
-from torch.nn.modules import module as _module
 
 from . import _choice, _gpu, _observers
 from ._conv2d_relu_max_pool2d_route import is_ever_ours_on_gpu
 from ._counterpart import Counterpart
+from ._private import (
+    call_path,
+    global_backward_hooks,
+    global_backward_pre_hooks,
+    global_forward_hooks,
+    global_forward_pre_hooks,
+    is_hooked,
+)
 from ._scripting import stock_method
 from ._servable import PLAIN
 from ._table import APART, JOINED, NO_YES, Family
@@ -40,8 +47,7 @@ _NOBODY, _END = contextlib.nullcontext(), object()
 # What runs when the layers are called one by one, and somebody may have replaced.
 _JOINED = (*itertools.chain(*_CLASSES.values()), nn.ReLU, nn.MaxPool2d, MaxPool2d)
 _FORWARDS = {id(cls): cls.forward for cls in _JOINED}
-_CALL, _CALL_IMPL, _RELU = nn.Module.__call__, nn.Module._call_impl, F.relu
-_CONV_FORWARD, _OUR_CONV_FORWARD = nn.Conv2d._conv_forward, Conv2d._conv_forward
+_PATH, _CONV_FORWARD, _RELU = call_path(), Conv2d._conv_forward, F.relu
 
 
 class Sequential(nn.Sequential, metaclass=Counterpart):
@@ -53,9 +59,8 @@ class Sequential(nn.Sequential, metaclass=Counterpart):
     Example:
         >>> from torchext import nn
         >>> model = nn.Sequential(nn.Linear(256, 120), nn.ReLU())
-        >>> print(torchext.explain(model, torch.ones(64, 256)))
-        layer  op           backend  why
-        0      linear_relu  native
+        >>> [(choice.layer, choice.op) for choice in torchext.explain(model, torch.ones(64, 256)).choices]
+        [('0', 'linear_relu')]
     """
 
     _stock_forward = stock_method(nn.Sequential.forward)
@@ -67,7 +72,7 @@ class Sequential(nn.Sequential, metaclass=Counterpart):
         if type(self).__iter__ is not nn.Sequential.__iter__ or _watches_all():
             return super().forward(input)
         joins = type(input) not in PLAIN or _may_join(input)
-        layers, ahead = iter(self._modules.values()), []
+        layers, ahead = iter(self), []
         while (layer := ahead.pop(0) if ahead else next(layers, _END)) is not _END:
             may_join = id(type(layer)) in _SERVED and (joins or _has_few_taps(layer)) and not _watched(layer)
             count = _together(input, layer, layers, ahead) if may_join else 1
@@ -119,13 +124,9 @@ def _served(layers: list[nn.Module], input: Tensor) -> Tensor:
 def _watched(module: nn.Module) -> bool:
     """Whether somebody would miss a call of `module`: a hook, a forward of its own or its class's, a compiled one."""
     return (
-        _has_hooks(module._forward_hooks)
-        or _has_hooks(module._forward_pre_hooks)
-        or bool(module._backward_hooks)
-        or bool(module._backward_pre_hooks)
+        is_hooked(module, "torchext.explain")  # which asks _route.serving instead
         or "forward" in module.__dict__
         or "_conv_forward" in module.__dict__
-        or module._compiled_call_impl is not None
         or type(module).forward is not _FORWARDS[id(type(module))]
     )
 
@@ -138,19 +139,13 @@ def _has_hooks(hooks: dict[int, Callable]) -> bool:
 def _watches_all() -> bool:
     """Whether somebody would miss a call of any layer: a mode, a hook on all, what calls them all replaced."""
     return bool(
-        _module._global_forward_hooks
-        or _module._global_forward_pre_hooks
-        or _module._global_backward_hooks
-        or _module._global_backward_pre_hooks
+        global_forward_hooks
+        or global_forward_pre_hooks
+        or global_backward_hooks
+        or global_backward_pre_hooks
         or (not _is_compiling() and (_observers.why_seen() is not None or _is_patched()))
     )
 
 
 def _is_patched() -> bool:
-    return (
-        nn.Module.__call__ is not _CALL
-        or nn.Module._call_impl is not _CALL_IMPL
-        or F.relu is not _RELU
-        or nn.Conv2d._conv_forward is not _CONV_FORWARD
-        or Conv2d._conv_forward is not _OUR_CONV_FORWARD
-    )
+    return call_path() != _PATH or F.relu is not _RELU or Conv2d._conv_forward is not _CONV_FORWARD
