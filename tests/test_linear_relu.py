@@ -21,7 +21,6 @@ def stock_linear_relu(x, w, b=None):
 
 
 FUNCTIONS = {"linear": (F.linear, stock_F.linear), "linear_relu": (F.linear_relu, stock_linear_relu)}
-OURS = tuple(ours for ours, _ in FUNCTIONS.values())
 
 
 @pytest.fixture(params=FUNCTIONS)
