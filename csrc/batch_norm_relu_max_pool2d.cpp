@@ -60,15 +60,16 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_max_pool2d(const Tensor& x_, 
   Tensor statistics = per_channel(x, 2), affine = per_channel(x, 2), moments = per_part(x, s);
   dispatch_float(x, op, [&]<typename T>() {
     using A = acc_t<T>;
+    const auto& kernels = cpu::batch_norm_pool_kernels<T>();
     const T* from = ptr<T>(x);
     double* parts = ptr<double>(moments);
     A* lines = ptr<A>(affine);
-    over_units(s, [&](int64_t u0, int64_t u1) { cpu::batch_norm_moments(parts, from, s, u0, u1); });
+    over_units(s, [&](int64_t u0, int64_t u1) { kernels.moments(parts, from, s, u0, u1); });
     over_channels(s, [&](int64_t c0, int64_t c1) {
       cpu::batch_norm_affine(ptr<A>(statistics), lines, parts, ptr<T>(w), ptr<T>(b), eps, s, c0, c1);
     });
     parallel_for(0, s.pool.planes * oh, grain(s.pool.kh * s.pool.w * s.pool.channels), [&](int64_t row0, int64_t row1) {
-      cpu::batch_norm_relu_max_pool2d(ptr<T>(y), ptr<uint8_t>(offsets), from, lines, s, row0, row1);
+      kernels.forward(ptr<T>(y), ptr<uint8_t>(offsets), from, lines, s, row0, row1);
     });
   });
   return {y, offsets, statistics};
@@ -97,18 +98,18 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_relu_max_pool2d_backward(const Ten
   Tensor dw = empty(x, {s.channels}), db = empty(x, {s.channels}), slopes = per_channel(x, 4), sums = per_part(x, s);
   dispatch_float(x, op, [&]<typename T>() {
     using A = acc_t<T>;
+    const auto& kernels = cpu::batch_norm_pool_kernels<T>();
     const T *from = ptr<T>(x), *g = ptr<T>(dy);
     const uint8_t* taps = ptr<uint8_t>(offsets);
     const A* given = ptr<A>(statistics);
     double* parts = ptr<double>(sums);
-    over_units(s, [&](int64_t u0, int64_t u1) { cpu::batch_norm_sums(parts, g, taps, from, given, s, u0, u1); });
+    over_units(s, [&](int64_t u0, int64_t u1) { kernels.sums(parts, g, taps, from, given, s, u0, u1); });
     over_channels(s, [&](int64_t c0, int64_t c1) {
       cpu::batch_norm_slopes(ptr<A>(slopes), ptr<T>(dw), ptr<T>(db), parts, given, ptr<T>(w), eps, s, c0, c1);
     });
     if (!want_dx) return;
-    over_units(s, [&](int64_t u0, int64_t u1) {
-      cpu::batch_norm_relu_max_pool2d_backward(ptr<T>(dx), g, taps, from, ptr<A>(slopes), s, u0, u1);
-    });
+    over_units(s,
+               [&](int64_t u0, int64_t u1) { kernels.backward(ptr<T>(dx), g, taps, from, ptr<A>(slopes), s, u0, u1); });
   });
   return {dx, dw, db};
 }

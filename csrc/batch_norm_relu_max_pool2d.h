@@ -43,30 +43,32 @@ struct Unit {
 };
 
 namespace cpu {
-// ---- forward: moments of all units, then affine of all channels, then the rows ----
-// moments[part][channel] = (mean, sum of squares about it)      [parts, channels, 2]
+// The kernels of one instruction set; batch_norm_pool_kernels() gives the chosen one's.
+// Forward: moments of all units, then affine of all channels, then the rows.
+// Backward: sums of all units, then slopes of all channels, then the units of dx.
 template <typename T>
-void batch_norm_moments(double* moments, const T* x, BatchNormPool, int64_t unit0, int64_t unit1);
+struct BatchNormPoolKernels {
+  // moments[part][channel] = (mean, sum of squares about it)      [parts, channels, 2]
+  void (*moments)(double* moments, const T* x, BatchNormPool, int64_t unit0, int64_t unit1);
+  // Rows [row0, row1) of the planes * oh rows of y and offsets.
+  void (*forward)(T* y, uint8_t* offsets, const T* x, const acc_t<T>* affine, BatchNormPool, int64_t row0,
+                  int64_t row1);
+  // sums[part][channel] = (sum dz, sum dz (x - mean))      [parts, channels, 2]
+  void (*sums)(double* sums, const T* dy, const uint8_t* offsets, const T* x, const acc_t<T>* statistics, BatchNormPool,
+               int64_t unit0, int64_t unit1);
+  void (*backward)(T* dx, const T* dy, const uint8_t* offsets, const T* x, const acc_t<T>* slopes, BatchNormPool,
+                   int64_t unit0, int64_t unit1);
+};
+template <typename T>
+const BatchNormPoolKernels<T>& batch_norm_pool_kernels();
+
 // statistics = (mean, var), affine = (scale, shift) with z = x scale + shift: [2, channels] each; of channels [c0, c1).
 template <typename T>
 void batch_norm_affine(acc_t<T>* statistics, acc_t<T>* affine, const double* moments, const T* w, const T* b,
                        double eps, BatchNormPool, int64_t c0, int64_t c1);
-// Rows [row0, row1) of the planes * oh rows of y and offsets.
-template <typename T>
-void batch_norm_relu_max_pool2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* affine, BatchNormPool, int64_t row0,
-                                int64_t row1);
-
-// ---- backward: sums of all units, then slopes of all channels, then the units of dx ----
-// sums[part][channel] = (sum dz, sum dz (x - mean))      [parts, channels, 2]
-template <typename T>
-void batch_norm_sums(double* sums, const T* dy, const uint8_t* offsets, const T* x, const acc_t<T>* statistics,
-                     BatchNormPool, int64_t unit0, int64_t unit1);
 // slopes = (mean, a, b, d) with dx = a (dz - b - (x - mean) d): [4, channels]; dw and db may be null.
 template <typename T>
 void batch_norm_slopes(acc_t<T>* slopes, T* dw, T* db, const double* sums, const acc_t<T>* statistics, const T* w,
                        double eps, BatchNormPool, int64_t c0, int64_t c1);
-template <typename T>
-void batch_norm_relu_max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, const T* x, const acc_t<T>* slopes,
-                                         BatchNormPool, int64_t unit0, int64_t unit1);
 }  // namespace cpu
 }  // namespace torchext

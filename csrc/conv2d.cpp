@@ -58,24 +58,25 @@ struct CpuWinograd {
   // Whether y came out finite.
   static bool conv2d(float* y, WinogradImages x, const float* w, bool flipped, const float* b, Epilogue epilogue,
                      WinogradShape s) {
-    cpu::Scratch<float> u(cpu::winograd_weights_size(s));
+    const auto& kernels = cpu::winograd_kernels();
+    cpu::Scratch<float> u(kernels.weights_size(s));
     parallel_for(0, s.c, grain(s.k * s.taps * s.taps),
-                 [&](int64_t c0, int64_t c1) { cpu::winograd_weights(u, w, flipped, s, c0, c1); });
+                 [&](int64_t c0, int64_t c1) { kernels.weights(u, w, flipped, s, c0, c1); });
     std::atomic<bool> finite = true;
-    parallel_for(0, cpu::winograd_bands(s), 1, [&](int64_t band0, int64_t band1) {
-      if (!cpu::winograd_conv2d(y, x, u, b, epilogue, s, band0, band1)) finite = false;
+    parallel_for(0, kernels.bands(s), 1, [&](int64_t band0, int64_t band1) {
+      if (!kernels.forward(y, x, u, b, epilogue, s, band0, band1)) finite = false;
     });
     return finite;
   }
 
   // Each part is summed on its own and the parts in order: the sums do not depend on the number of threads.
   static bool weight_gradient(float* dw, float* db, const float* x, WinogradImages dy, WinogradShape s) {
-    const int64_t parts = cpu::winograd_parts(s), size = cpu::winograd_part_size(s),
-                  db_parts = cpu::winograd_db_parts(s);
+    const auto& kernels = cpu::winograd_kernels();
+    const int64_t parts = kernels.parts(s), size = kernels.part_size(s), db_parts = kernels.db_parts(s);
     cpu::Scratch<float> sums(parts * size), db_sums(db ? db_parts * s.k : 0);
     parallel_for(0, parts, 1, [&](int64_t part0, int64_t part1) {
       for (int64_t part = part0; part < part1; ++part)
-        cpu::winograd_part(sums + part * size, db ? static_cast<float*>(db_sums) : nullptr, x, dy, s, part);
+        kernels.part(sums + part * size, db ? static_cast<float*>(db_sums) : nullptr, x, dy, s, part);
     });
     for (int64_t k = 0; db && k < s.k; ++k) {
       db[k] = 0;
@@ -83,7 +84,7 @@ struct CpuWinograd {
     }
     std::atomic<bool> finite = true;
     parallel_for(0, s.c / cpu::kWinogradChannels, 1, [&](int64_t c0, int64_t c1) {
-      if (!cpu::winograd_dw(dw, sums, s, c0 * cpu::kWinogradChannels, c1 * cpu::kWinogradChannels)) finite = false;
+      if (!kernels.dw(dw, sums, s, c0 * cpu::kWinogradChannels, c1 * cpu::kWinogradChannels)) finite = false;
     });
     return finite;
   }
@@ -131,8 +132,9 @@ struct Cpu : CpuDirect {
     Tensor y = onednn::convolution(x, w, b, {o.stride, o.padding, o.dilation, o.groups});
     if (epilogue != Epilogue::kNone)
       dispatch_float(y, "conv2d_relu", [&]<typename T>() {
-        parallel_for(0, y.numel(), grain(1),
-                     [&](int64_t i0, int64_t i1) { cpu::conv2d_epilogue_pass(ptr<T>(y) + i0, epilogue, i1 - i0); });
+        parallel_for(0, y.numel(), grain(1), [&](int64_t i0, int64_t i1) {
+          cpu::conv_kernels<T>().epilogue_pass(ptr<T>(y) + i0, epilogue, i1 - i0);
+        });
       });
     return y;
   }
@@ -155,7 +157,7 @@ struct Cpu : CpuDirect {
     Tensor dz = empty_image(y, {s.n, s.k, s.p, s.q}, s.channels_last);
     dispatch_float(y, "conv2d_backward", [&]<typename T>() {
       parallel_for(0, y.numel(), grain(1), [&](int64_t i0, int64_t i1) {
-        cpu::conv2d_mask_pass(ptr<T>(dz) + i0, ptr<T>(dy) + i0, ptr<T>(y) + i0, i1 - i0);
+        cpu::conv_kernels<T>().mask_pass(ptr<T>(dz) + i0, ptr<T>(dy) + i0, ptr<T>(y) + i0, i1 - i0);
       });
     });
     return dz;

@@ -33,28 +33,6 @@ struct ConvPool {
 namespace cpu {
 inline constexpr uint8_t kDead = 255;
 
-// The direct kernel works on so many images at once; a range of images starts at a multiple of it.
-template <typename T>
-int64_t conv2d_images(ConvShape, const ConvPool*);
-template <typename T>
-int64_t conv2d_backward_images(ConvShape, const ConvPool*, bool wants_dx);
-// w as forward reads it, and as the input gradient does: k * group_c * r * s accumulators,
-// or more where blocks overlap.
-template <typename T>
-int64_t conv2d_pack_size(ConvShape);
-template <typename T>
-void conv2d_pack(acc_t<T>* packed, const T* w, ConvShape);
-template <typename T>
-int64_t conv2d_pack_dx_size(ConvShape);
-template <typename T>
-void conv2d_pack_dx(acc_t<T>* packed, const T* w, ConvShape);
-
-// Images [n0, n1). Null pool: y is [n, k, p, q] and offsets is not read;
-// else y and offsets are the pooled ones, and ReLU is the epilogue.
-template <typename T>
-void conv2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T* b, Epilogue, ConvShape,
-            const ConvPool*, int64_t n0, int64_t n1);
-
 template <typename T>
 struct ConvGradients {
   T* dx;           // null: not wanted
@@ -63,16 +41,35 @@ struct ConvGradients {
   const T* y;              // masks dy, which then is not pooled; null: no mask
   const uint8_t* offsets;  // of the pooled dy; null: dy is not pooled
   const T* x;              // read for dw alone
-  const acc_t<T>* packed;  // conv2d_pack_dx(), read for dx alone
+  const acc_t<T>* packed;  // pack_dx's, read for dx alone
+};
+
+// The kernels of one instruction set; conv_kernels() gives the chosen one's.
+template <typename T>
+struct ConvKernels {
+  // The direct kernel works on so many images at once; a range of images starts at a multiple of it.
+  int64_t (*images)(ConvShape, const ConvPool*);
+  int64_t (*backward_images)(ConvShape, const ConvPool*, bool wants_dx);
+  // w as forward reads it, and as the input gradient does: k * group_c * r * s accumulators,
+  // or more where blocks overlap.
+  int64_t (*pack_size)(ConvShape);
+  void (*pack)(acc_t<T>* packed, const T* w, ConvShape);
+  int64_t (*pack_dx_size)(ConvShape);
+  void (*pack_dx)(acc_t<T>* packed, const T* w, ConvShape);
+
+  // Images [n0, n1). Null pool: y is [n, k, p, q] and offsets is not read;
+  // else y and offsets are the pooled ones, and ReLU is the epilogue.
+  void (*forward)(T* y, uint8_t* offsets, const T* x, const acc_t<T>* packed, const T* b, Epilogue, ConvShape,
+                  const ConvPool*, int64_t n0, int64_t n1);
+  void (*backward)(ConvGradients<T>, ConvShape, const ConvPool*, int64_t n0, int64_t n1);
+
+  // The passes that a convolution by oneDNN leaves to us, over n elements: the epilogue on y;
+  // dz = dy where y > 0 or is NaN.
+  void (*epilogue_pass)(T* y, Epilogue, int64_t n);
+  void (*mask_pass)(T* dz, const T* dy, const T* y, int64_t n);
 };
 template <typename T>
-void conv2d_backward(ConvGradients<T>, ConvShape, const ConvPool*, int64_t n0, int64_t n1);
-
-// The passes that a convolution by oneDNN leaves to us, over n elements: the epilogue on y;  dz = dy where y > 0 or is NaN.
-template <typename T>
-void conv2d_epilogue_pass(T* y, Epilogue, int64_t n);
-template <typename T>
-void conv2d_mask_pass(T* dz, const T* dy, const T* y, int64_t n);
+const ConvKernels<T>& conv_kernels();
 }  // namespace cpu
 
 // By tensor-core or plain matrix products, with w and dw dense in the images' memory format. float32 is multiplied as

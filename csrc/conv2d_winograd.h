@@ -31,23 +31,27 @@ struct WinogradImages {
 namespace cpu {
 inline constexpr int64_t kWinogradChannels = 16;  // c and k are multiples
 
-// G w G^T in the order products read it, of channels [c0, c1); `flipped`: of the input gradient's shape, whose weights
-// are w, [c, k, taps, taps], turned about.
-int64_t winograd_weights_size(WinogradShape);
-void winograd_weights(float* u, const float* w, bool flipped, WinogradShape, int64_t c0, int64_t c1);
+// The kernels of one instruction set; winograd_kernels() gives the chosen one's.
+struct WinogradKernels {
+  // G w G^T in the order products read it, of channels [c0, c1);
+  // `flipped`: of the input gradient's shape, whose weights are w, [c, k, taps, taps], turned about.
+  int64_t (*weights_size)(WinogradShape);
+  void (*weights)(float* u, const float* w, bool flipped, WinogradShape, int64_t c0, int64_t c1);
 
-// y, in bands [band0, band1) of winograd_bands(). Whether it is finite.
-int64_t winograd_bands(WinogradShape);
-bool winograd_conv2d(float* y, WinogradImages x, const float* u, const float* b, Epilogue, WinogradShape, int64_t band0,
-                     int64_t band1);
+  // y, in bands [band0, band1) of bands(). Whether it is finite.
+  int64_t (*bands)(WinogradShape);
+  bool (*forward)(float* y, WinogradImages x, const float* u, const float* b, Epilogue, WinogradShape, int64_t band0,
+                  int64_t band1);
 
-// Weight gradients are summed in winograd_parts() parts of winograd_part_size() sums, db in winograd_db_parts() parts
-// of k; their numbers depend on the shape alone. Null db_sums: not wanted.
-int64_t winograd_parts(WinogradShape);
-int64_t winograd_db_parts(WinogradShape);
-int64_t winograd_part_size(WinogradShape);
-void winograd_part(float* sums, float* db_sums, const float* x, WinogradImages dy, WinogradShape, int64_t part);
-// dw of channels [c0, c1), multiples of kWinogradChannels, from all parts. Whether it is finite.
-bool winograd_dw(float* dw, const float* sums, WinogradShape, int64_t c0, int64_t c1);
+  // Weight gradients are summed in parts() parts of part_size() sums, db in db_parts() parts of k; their numbers depend
+  // on the shape alone. Null db_sums: not wanted.
+  int64_t (*parts)(WinogradShape);
+  int64_t (*db_parts)(WinogradShape);
+  int64_t (*part_size)(WinogradShape);
+  void (*part)(float* sums, float* db_sums, const float* x, WinogradImages dy, WinogradShape, int64_t part);
+  // dw of channels [c0, c1), multiples of kWinogradChannels, from all parts. Whether it is finite.
+  bool (*dw)(float* dw, const float* sums, WinogradShape, int64_t c0, int64_t c1);
+};
+const WinogradKernels& winograd_kernels();
 }  // namespace cpu
 }  // namespace torchext

@@ -51,14 +51,18 @@ struct LossSum {
 namespace cpu {
 inline constexpr int64_t kPositions = 1024;  // the most positions of one call
 
-// Positions [p0, p1): their stats, their losses unless `loss` is null, and what mean and sum need of them.
+// The kernels of one instruction set; cross_entropy_kernels() gives the chosen one's.
 template <typename T>
-LossSum cross_entropy(T* loss, SoftmaxStats<acc_t<T>>, const T* x, const ClassTarget<T>&, ClassShape, int64_t p0,
-                      int64_t p1);
-// dx, which may be x, at positions [p0, p1): dloss[p * dloss_step] * scale is each one's gradient
+struct CrossEntropyKernels {
+  // Positions [p0, p1): their stats, their losses unless `loss` is null, and what mean and sum need of them.
+  LossSum (*forward)(T* loss, SoftmaxStats<acc_t<T>>, const T* x, const ClassTarget<T>&, ClassShape, int64_t p0,
+                     int64_t p1);
+  // dx, which may be x, at positions [p0, p1): dloss[p * dloss_step] * scale is each one's gradient
+  void (*backward)(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x, const ClassTarget<T>&,
+                   SoftmaxStats<const acc_t<T>>, ClassShape, int64_t p0, int64_t p1);
+};
 template <typename T>
-void cross_entropy_backward(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x,
-                            const ClassTarget<T>&, SoftmaxStats<const acc_t<T>>, ClassShape, int64_t p0, int64_t p1);
+const CrossEntropyKernels<T>& cross_entropy_kernels();
 }  // namespace cpu
 
 namespace cuda {

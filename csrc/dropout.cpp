@@ -40,7 +40,7 @@ struct Cpu {
     constexpr int64_t unit = cpu::kDropoutUnit;
     dispatch_float(x, "dropout", [&]<typename T>() {
       parallel_for(0, (s.count + unit - 1) / unit, grain(unit), [&](int64_t unit0, int64_t unit1) {
-        cpu::dropout(ptr<T>(y), ptr<T>(x), s, unit0 * unit, std::min(s.count, unit1 * unit));
+        cpu::dropout_kernels<T>().dropout(ptr<T>(y), ptr<T>(x), s, unit0 * unit, std::min(s.count, unit1 * unit));
       });
     });
   }

@@ -17,9 +17,14 @@ namespace cpu {
 // Ranges start at multiples of this: whole blocks of draws, as many as the widest vectors take at once.
 inline constexpr int64_t kDropoutUnit = 256;
 
-// y[begin, end); y may be x
+// The kernels of one instruction set; dropout_kernels() gives the chosen one's.
 template <typename T>
-void dropout(T* y, const T* x, DropoutShape, int64_t begin, int64_t end);
+struct DropoutKernels {
+  // y[begin, end); y may be x
+  void (*dropout)(T* y, const T* x, DropoutShape, int64_t begin, int64_t end);
+};
+template <typename T>
+const DropoutKernels<T>& dropout_kernels();
 }  // namespace cpu
 
 namespace cuda {

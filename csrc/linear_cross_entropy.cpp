@@ -44,8 +44,8 @@ struct Cpu {
       if constexpr (!kInPlace)
         parallel_for(0, count, grain(k), [&](int64_t row0, int64_t row1) {
           const int64_t at = (j + row0) * k;
-          cpu::add_share(ptr<T>(*total) + at, ptr<acc_t<T>>(*sum) + at, ptr<T>(*piece) + row0 * k, place,
-                         (row1 - row0) * k);
+          cpu::share_kernels<T>().add(ptr<T>(*total) + at, ptr<acc_t<T>>(*sum) + at, ptr<T>(*piece) + row0 * k, place,
+                                      (row1 - row0) * k);
         });
     }
   };
@@ -70,7 +70,7 @@ struct Cpu {
     product(z, x, view(p.w, 0, {p.k, p.columns()}, {1, p.k}));
     if (p.b)
       parallel_for(0, n, grain(p.columns()), [&](int64_t row0, int64_t row1) {
-        cpu::bias_epilogue(ptr<T>(z), ptr<T>(p.b), Epilogue::kNone, p.columns(), row0, row1);
+        cpu::linear_kernels<T>().bias_epilogue(ptr<T>(z), ptr<T>(p.b), Epilogue::kNone, p.columns(), row0, row1);
       });
   }
 

@@ -18,9 +18,14 @@ struct Share {
 };
 
 namespace cpu {
-// sum[i] = share[i], plus sum[i] unless it is the first; the last goes to total[i] instead. total may be sum.
+// The kernels of one instruction set, for T of 16 bits; share_kernels() gives the chosen one's.
 template <typename T>
-void add_share(T* total, acc_t<T>* sum, const T* share, Share, int64_t count);
+struct ShareKernels {
+  // sum[i] = share[i], plus sum[i] unless it is the first; the last goes to total[i] instead. total may be sum.
+  void (*add)(T* total, acc_t<T>* sum, const T* share, Share, int64_t count);
+};
+template <typename T>
+const ShareKernels<T>& share_kernels();
 }  // namespace cpu
 
 namespace cuda {

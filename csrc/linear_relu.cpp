@@ -22,10 +22,11 @@ void own_product(T* c, const T* a, const T* b, const T* bias, Epilogue epilogue,
     return ((size + pieces - 1) / pieces + whole - 1) / whole * whole;
   };
   const int64_t rows = piece(s.m, threads / across, kRows), columns = piece(s.n, across, kColumns);
+  const auto& kernels = cpu::linear_kernels<T>();
   parallel_for(0, threads, 1, [&](int64_t piece0, int64_t piece1) {
     for (int64_t i = piece0; i < piece1; ++i) {
       const int64_t i0 = i / across * rows, j0 = i % across * columns;
-      cpu::matmul<T>(c, a, b, bias, epilogue, s, {i0, std::min(s.m, i0 + rows), j0, std::min(s.n, j0 + columns)});
+      kernels.matmul(c, a, b, bias, epilogue, s, {i0, std::min(s.m, i0 + rows), j0, std::min(s.n, j0 + columns)});
     }
   });
 }
@@ -38,9 +39,10 @@ void mask(T* dz, T* db, const T* dy, const T* y, int64_t m, int64_t n) {
   const int64_t blocks = (m + kBlock - 1) / kBlock;
   cpu::Scratch<A> sums(db ? (blocks + 1) * n : 0);
   std::fill_n(static_cast<A*>(sums), db ? (blocks + 1) * n : 0, A(0));
+  const auto& kernels = cpu::linear_kernels<T>();
   parallel_for(0, blocks, grain(kBlock * n), [&](int64_t block0, int64_t block1) {
     for (int64_t i = block0; i < block1; ++i)
-      cpu::relu_backward<T>(dz, db ? sums + (i + 1) * n : nullptr, dy, y, n, i * kBlock, std::min(m, (i + 1) * kBlock));
+      kernels.relu_backward(dz, db ? sums + (i + 1) * n : nullptr, dy, y, n, i * kBlock, std::min(m, (i + 1) * kBlock));
   });
   if (!db) return;
   for (int64_t i = 1; i <= blocks; ++i)
@@ -111,8 +113,10 @@ struct Cpu {
     if (epilogue == Epilogue::kNone && (!b || adds_bias)) return y;
     dispatch_float(y, "linear", [&]<typename T>() {
       const T* bias = adds_bias ? nullptr : ptr<T>(b);
-      parallel_for(0, m, grain(n),
-                   [&](int64_t row0, int64_t row1) { cpu::bias_epilogue(ptr<T>(y), bias, epilogue, n, row0, row1); });
+      const auto& kernels = cpu::linear_kernels<T>();
+      parallel_for(0, m, grain(n), [&](int64_t row0, int64_t row1) {
+        kernels.bias_epilogue(ptr<T>(y), bias, epilogue, n, row0, row1);
+      });
     });
     return y;
   }

@@ -26,17 +26,20 @@ struct MatmulPart {
   int64_t i0, i1, j0, j1;
 };  // rows [i0, i1), columns [j0, j1) of c
 
-// A part of c = a b + bias, then the epilogue; bias: [n] or null. One of a_row and a_col is 1,
-// one of b_row and b_col too.
+// The kernels of one instruction set; linear_kernels() gives the chosen one's.
 template <typename T>
-void matmul(T* c, const T* a, const T* b, const T* bias, Epilogue, MatmulShape, MatmulPart);
-// y += bias, then the epilogue, in place; bias: [n] or null
+struct LinearKernels {
+  // A part of c = a b + bias, then the epilogue; bias: [n] or null.
+  // One of a_row and a_col is 1, one of b_row and b_col too.
+  void (*matmul)(T* c, const T* a, const T* b, const T* bias, Epilogue, MatmulShape, MatmulPart);
+  // y += bias, then the epilogue, in place; bias: [n] or null
+  void (*bias_epilogue)(T* y, const T* bias, Epilogue, int64_t n, int64_t row0, int64_t row1);
+  // dz = dy but 0 where y <= 0, over `n` columns and rows [row0, row1), and db[j] += sum of its rows.
+  // Null dz: not written. Null y: dz = dy.
+  void (*relu_backward)(T* dz, acc_t<T>* db, const T* dy, const T* y, int64_t n, int64_t row0, int64_t row1);
+};
 template <typename T>
-void bias_epilogue(T* y, const T* bias, Epilogue, int64_t n, int64_t row0, int64_t row1);
-// dz = dy but 0 where y <= 0, over `n` columns and rows [row0, row1), and db[j] += sum of its rows. Null dz: not
-// written. Null y: dz = dy.
-template <typename T>
-void relu_backward(T* dz, acc_t<T>* db, const T* dy, const T* y, int64_t n, int64_t row0, int64_t row1);
+const LinearKernels<T>& linear_kernels();
 }  // namespace cpu
 
 namespace cuda {

@@ -9,21 +9,23 @@ struct Cpu {
   // All planes' rows, `rows` a plane, in ranges that the kernels take; f(row0, row1).
   template <typename T, typename F>
   static void over_rows(const PoolShape& s, int64_t rows, int64_t work, F&& f) {
-    const int64_t all = s.planes * rows, step = std::max<int64_t>(1, cpu::max_pool2d_planes<T>(s) * rows);
+    const int64_t all = s.planes * rows, step = std::max<int64_t>(1, cpu::pool_kernels<T>().planes(s) * rows);
     parallel_for(0, (all + step - 1) / step, grain(step * work),
                  [&](int64_t i0, int64_t i1) { f(i0 * step, std::min(all, i1 * step)); });
   }
 
   template <typename T>
   static void max_pool2d(T* y, uint8_t* offsets, const T* x, const PoolShape& s, const Tensor&) {
+    const auto& kernels = cpu::pool_kernels<T>();
     over_rows<T>(s, s.oh, s.ow * s.channels * s.kh * s.kw,
-                 [&](int64_t row0, int64_t row1) { cpu::max_pool2d(y, offsets, x, s, row0, row1); });
+                 [&](int64_t row0, int64_t row1) { kernels.forward(y, offsets, x, s, row0, row1); });
   }
 
   template <typename T>
   static void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, const PoolShape& s, const Tensor&) {
+    const auto& kernels = cpu::pool_kernels<T>();
     over_rows<T>(s, s.h, 2 * s.w * s.channels,
-                 [&](int64_t row0, int64_t row1) { cpu::max_pool2d_backward(dx, dy, offsets, s, row0, row1); });
+                 [&](int64_t row0, int64_t row1) { kernels.backward(dx, dy, offsets, s, row0, row1); });
   }
 
   static void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, const PoolShape& s, const Tensor&) {

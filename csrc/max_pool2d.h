@@ -19,15 +19,18 @@ struct PoolShape {
 };
 
 namespace cpu {
-// How many planes are pooled at once: ranges of rows begin at their first row, the last may have fewer. 0: anywhere.
+// The kernels of one instruction set; pool_kernels() gives the chosen one's.
 template <typename T>
-int64_t max_pool2d_planes(PoolShape);
-// Rows [row0, row1) of the planes * oh rows of y and offsets; null offsets: not written.
+struct PoolKernels {
+  // How many planes are pooled at once: ranges of rows begin at their first row, the last may have fewer. 0: anywhere.
+  int64_t (*planes)(PoolShape);
+  // Rows [row0, row1) of the planes * oh rows of y and offsets; null offsets: not written.
+  void (*forward)(T* y, uint8_t* offsets, const T* x, PoolShape, int64_t row0, int64_t row1);
+  // Rows [row0, row1) of the planes * h rows of dx.
+  void (*backward)(T* dx, const T* dy, const uint8_t* offsets, PoolShape, int64_t row0, int64_t row1);
+};
 template <typename T>
-void max_pool2d(T* y, uint8_t* offsets, const T* x, PoolShape, int64_t row0, int64_t row1);
-// Rows [row0, row1) of the planes * h rows of dx.
-template <typename T>
-void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, PoolShape, int64_t row0, int64_t row1);
+const PoolKernels<T>& pool_kernels();
 // p w + q of each offset, over rows [row0, row1) of the planes * oh; kDead: of the first tap with p, q >= 0, as stock.
 void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, PoolShape, int64_t row0, int64_t row1);
 }  // namespace cpu

@@ -227,8 +227,8 @@ def cross_entropy(
     decided, route = _decide(input, target, reduction)
     plain = isinstance(reduction, str) and reduction in _REDUCTIONS and size_average is reduce is None
     if route == STOCK and plain and not _is_compiling():
-        options = weight, _REDUCTIONS[reduction], ignore_index, label_smoothing
-        return call_stock("cross_entropy", MEASURED, _WANTS, cross_entropy_loss, _NAMES, input, target, *options, decided=decided)
+        arguments = input, target, weight, _REDUCTIONS[reduction], ignore_index, label_smoothing
+        return call_stock("cross_entropy", MEASURED, _WANTS, cross_entropy_loss, _NAMES, *arguments, decided=decided)
     if size_average is not None or reduce is not None:
         reduction = legacy_reduction(size_average, reduce)
     if torch.is_autocast_enabled("cuda" if isinstance(input, Tensor) and input.is_cuda else "cpu"):

@@ -131,11 +131,6 @@ def _watched(module: nn.Module) -> bool:
     )
 
 
-def _has_hooks(hooks: dict[int, Callable]) -> bool:
-    """Whether it has more than explain()'s, which asks :func:`torchext._choice.serving` instead."""
-    return any(getattr(hook, "__module__", None) != "torchext.explain" for hook in hooks.values()) if hooks else False
-
-
 def _watches_all() -> bool:
     """Whether somebody would miss a call of any layer: a mode, a hook on all, what calls them all replaced."""
     return bool(

@@ -5,24 +5,13 @@
 
 namespace torchext::cpu {
 template <typename T>
-void batch_norm_moments(double* moments, const T* x, BatchNormPool s, int64_t unit0, int64_t unit1) {
-  CHOOSE_ISA(batch_norm_moments(moments, x, s, unit0, unit1));
+const BatchNormPoolKernels<T>& batch_norm_pool_kernels() {
+  return CHOOSE_ISA(kBatchNormPoolKernels<T>);
 }
-template <typename T>
-void batch_norm_relu_max_pool2d(T* y, uint8_t* offsets, const T* x, const acc_t<T>* affine, BatchNormPool s,
-                                int64_t row0, int64_t row1) {
-  CHOOSE_ISA(batch_norm_relu_max_pool2d(y, offsets, x, affine, s, row0, row1));
-}
-template <typename T>
-void batch_norm_sums(double* sums, const T* dy, const uint8_t* offsets, const T* x, const acc_t<T>* statistics,
-                     BatchNormPool s, int64_t unit0, int64_t unit1) {
-  CHOOSE_ISA(batch_norm_sums(sums, dy, offsets, x, statistics, s, unit0, unit1));
-}
-template <typename T>
-void batch_norm_relu_max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, const T* x, const acc_t<T>* slopes,
-                                         BatchNormPool s, int64_t unit0, int64_t unit1) {
-  CHOOSE_ISA(batch_norm_relu_max_pool2d_backward(dx, dy, offsets, x, slopes, s, unit0, unit1));
-}
+template const BatchNormPoolKernels<double>& batch_norm_pool_kernels();
+template const BatchNormPoolKernels<float>& batch_norm_pool_kernels();
+template const BatchNormPoolKernels<BFloat16>& batch_norm_pool_kernels();
+template const BatchNormPoolKernels<Half>& batch_norm_pool_kernels();
 
 template <typename T>
 void batch_norm_affine(acc_t<T>* statistics, acc_t<T>* affine, const double* moments, const T* w, const T* b,
@@ -69,16 +58,10 @@ void batch_norm_slopes(acc_t<T>* slopes, T* dw, T* db, const double* sums, const
 }
 
 #define INSTANTIATE(T)                                                                                                \
-  template void batch_norm_moments(double*, const T*, BatchNormPool, int64_t, int64_t);                               \
   template void batch_norm_affine(acc_t<T>*, acc_t<T>*, const double*, const T*, const T*, double, BatchNormPool,     \
                                   int64_t, int64_t);                                                                  \
-  template void batch_norm_relu_max_pool2d(T*, uint8_t*, const T*, const acc_t<T>*, BatchNormPool, int64_t, int64_t); \
-  template void batch_norm_sums(double*, const T*, const uint8_t*, const T*, const acc_t<T>*, BatchNormPool, int64_t, \
-                                int64_t);                                                                             \
   template void batch_norm_slopes(acc_t<T>*, T*, T*, const double*, const acc_t<T>*, const T*, double, BatchNormPool, \
-                                  int64_t, int64_t);                                                                  \
-  template void batch_norm_relu_max_pool2d_backward(T*, const T*, const uint8_t*, const T*, const acc_t<T>*,          \
-                                                    BatchNormPool, int64_t, int64_t)
+                                  int64_t, int64_t)
 INSTANTIATE(double);
 INSTANTIATE(float);
 INSTANTIATE(BFloat16);

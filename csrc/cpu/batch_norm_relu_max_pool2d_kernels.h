@@ -165,3 +165,11 @@ void batch_norm_relu_max_pool2d(T* y, uint8_t* offsets, const T* x, const acc_t<
 }
 }  // namespace torchext::cpu::ISA
 #include "batch_norm_relu_max_pool2d_backward_kernels.h"
+
+namespace torchext::cpu::ISA {
+template <typename T>
+inline constexpr BatchNormPoolKernels<T> kBatchNormPoolKernels{.moments = batch_norm_moments<T>,
+                                                               .forward = batch_norm_relu_max_pool2d<T>,
+                                                               .sums = batch_norm_sums<T>,
+                                                               .backward = batch_norm_relu_max_pool2d_backward<T>};
+}  // namespace torchext::cpu::ISA

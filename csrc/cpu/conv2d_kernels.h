@@ -156,4 +156,16 @@ void conv2d_mask_pass(T* dz, const T* dy, const T* y, int64_t n) {
   for (; i + L <= n; i += L) pass(i);
   if (i < n) pass(i, n - i);
 }
+
+template <typename T>
+inline constexpr ConvKernels<T> kConvKernels{.images = conv2d_images<T>,
+                                             .backward_images = conv2d_backward_images<T>,
+                                             .pack_size = conv2d_pack_size<T>,
+                                             .pack = conv2d_pack<T>,
+                                             .pack_dx_size = conv2d_pack_dx_size<T>,
+                                             .pack_dx = conv2d_pack_dx<T>,
+                                             .forward = conv2d<T>,
+                                             .backward = conv2d_backward<T>,
+                                             .epilogue_pass = conv2d_epilogue_pass<T>,
+                                             .mask_pass = conv2d_mask_pass<T>};
 }  // namespace torchext::cpu::ISA

@@ -174,4 +174,14 @@ inline bool winograd_dw(float* dw, const float* sums, WinogradShape s, int64_t c
     return sum(poison) == 0;
   });
 }
+
+inline constexpr WinogradKernels kWinogradKernels{.weights_size = winograd_weights_size,
+                                                  .weights = winograd_weights,
+                                                  .bands = winograd_bands,
+                                                  .forward = winograd_conv2d,
+                                                  .parts = winograd_parts,
+                                                  .db_parts = winograd_db_parts,
+                                                  .part_size = winograd_part_size,
+                                                  .part = winograd_part,
+                                                  .dw = winograd_dw};
 }  // namespace torchext::cpu::ISA

@@ -98,4 +98,8 @@ void cross_entropy_backward(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> 
       for (int64_t p = p0; p < p1; ++p) gradient_row<kind()>(dx + p * s.c, x + p * s.c, in, p - p0, target, s.c, p);
   });
 }
+
+template <typename T>
+inline constexpr CrossEntropyKernels<T> kCrossEntropyKernels{.forward = cross_entropy<T>,
+                                                             .backward = cross_entropy_backward<T>};
 }  // namespace torchext::cpu::ISA

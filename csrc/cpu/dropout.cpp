@@ -5,13 +5,11 @@
 
 namespace torchext::cpu {
 template <typename T>
-void dropout(T* y, const T* x, DropoutShape s, int64_t begin, int64_t end) {
-  CHOOSE_ISA(dropout(y, x, s, begin, end));
+const DropoutKernels<T>& dropout_kernels() {
+  return CHOOSE_ISA(kDropoutKernels<T>);
 }
-
-#define INSTANTIATE(T) template void dropout(T*, const T*, DropoutShape, int64_t, int64_t)
-INSTANTIATE(double);
-INSTANTIATE(float);
-INSTANTIATE(BFloat16);
-INSTANTIATE(Half);
+template const DropoutKernels<double>& dropout_kernels();
+template const DropoutKernels<float>& dropout_kernels();
+template const DropoutKernels<BFloat16>& dropout_kernels();
+template const DropoutKernels<Half>& dropout_kernels();
 }  // namespace torchext::cpu

@@ -136,4 +136,7 @@ void dropout(T* y, const T* x, DropoutShape s, int64_t begin, int64_t end) {
   else
     dropout_range<T, true>(y, x, s, begin, end);
 }
+
+template <typename T>
+inline constexpr DropoutKernels<T> kDropoutKernels{.dropout = dropout<T>};
 }  // namespace torchext::cpu::ISA

@@ -1,6 +1,6 @@
 // Builds the vector kernels in the header KERNELS once per instruction set, each time in a namespace of its own (ISA)
-// with vectors of VECTOR_BYTES; CHOOSE_ISA(f(args...)) then calls the one for this processor. Everything that is not to
-// be built per instruction set is included here, before the target changes: an inline function of the standard library
+// with vectors of VECTOR_BYTES; CHOOSE_ISA(table) is then the one for this processor. Everything that is not to be
+// built per instruction set is included here, before the target changes: an inline function of the standard library
 // compiled for AVX-512 could otherwise be the copy the linker keeps for all. GCC alone compiles one file for several
 // targets by pragma; other compilers, and other processors, get the baseline.
 #include <algorithm>
@@ -41,10 +41,10 @@
 #include "one_isa.h"
 #pragma GCC pop_options
 
-#define CHOOSE_ISA(...)                                         \
-  (::torchext::cpu::isa() == Isa::kAvx512 ? avx512::__VA_ARGS__ \
-   : ::torchext::cpu::isa() == Isa::kAvx2 ? avx2::__VA_ARGS__   \
-                                          : baseline::__VA_ARGS__)
+#define CHOOSE_ISA(table)                                 \
+  (::torchext::cpu::isa() == Isa::kAvx512 ? avx512::table \
+   : ::torchext::cpu::isa() == Isa::kAvx2 ? avx2::table   \
+                                          : baseline::table)
 #else
-#define CHOOSE_ISA(...) baseline::__VA_ARGS__
+#define CHOOSE_ISA(table) baseline::table
 #endif

@@ -5,11 +5,9 @@
 
 namespace torchext::cpu {
 template <typename T>
-void add_share(T* total, acc_t<T>* sum, const T* share, Share place, int64_t count) {
-  CHOOSE_ISA(add_share(total, sum, share, place, count));
+const ShareKernels<T>& share_kernels() {
+  return CHOOSE_ISA(kShareKernels<T>);
 }
-
-#define INSTANTIATE(T) template void add_share(T*, acc_t<T>*, const T*, Share, int64_t)
-INSTANTIATE(BFloat16);
-INSTANTIATE(Half);
+template const ShareKernels<BFloat16>& share_kernels();
+template const ShareKernels<Half>& share_kernels();
 }  // namespace torchext::cpu

@@ -16,4 +16,7 @@ void add_share(T* total, acc_t<T>* sum, const T* share, Share place, int64_t cou
       store(sum + i, v, lanes);
   }
 }
+
+template <typename T>
+inline constexpr ShareKernels<T> kShareKernels{.add = add_share<T>};
 }  // namespace torchext::cpu::ISA

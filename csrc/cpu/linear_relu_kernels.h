@@ -39,4 +39,8 @@ void bias_epilogue(T* y, const T* bias, Epilogue epilogue, int64_t n, int64_t ro
         lanes(count);
     }
 }
+
+template <typename T>
+inline constexpr LinearKernels<T> kLinearKernels{
+    .matmul = matmul<T>, .bias_epilogue = bias_epilogue<T>, .relu_backward = relu_backward<T>};
 }  // namespace torchext::cpu::ISA

@@ -5,17 +5,13 @@
 
 namespace torchext::cpu {
 template <typename T>
-int64_t max_pool2d_planes(PoolShape s) {
-  return CHOOSE_ISA(max_pool2d_planes<T>(s));
+const PoolKernels<T>& pool_kernels() {
+  return CHOOSE_ISA(kPoolKernels<T>);
 }
-template <typename T>
-void max_pool2d(T* y, uint8_t* offsets, const T* x, PoolShape s, int64_t row0, int64_t row1) {
-  CHOOSE_ISA(max_pool2d(y, offsets, x, s, row0, row1));
-}
-template <typename T>
-void max_pool2d_backward(T* dx, const T* dy, const uint8_t* offsets, PoolShape s, int64_t row0, int64_t row1) {
-  CHOOSE_ISA(max_pool2d_backward(dx, dy, offsets, s, row0, row1));
-}
+template const PoolKernels<double>& pool_kernels();
+template const PoolKernels<float>& pool_kernels();
+template const PoolKernels<BFloat16>& pool_kernels();
+template const PoolKernels<Half>& pool_kernels();
 
 void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, PoolShape s, int64_t row0, int64_t row1) {
   int64_t from_first_tap[kMaxTaps];
@@ -32,13 +28,4 @@ void max_pool2d_indices(int64_t* indices, const uint8_t* offsets, PoolShape s, i
                                          : p * s.w + q + from_first_tap[offsets[c]];
     }
 }
-
-#define INSTANTIATE(T)                                                           \
-  template int64_t max_pool2d_planes<T>(PoolShape);                              \
-  template void max_pool2d(T*, uint8_t*, const T*, PoolShape, int64_t, int64_t); \
-  template void max_pool2d_backward(T*, const T*, const uint8_t*, PoolShape, int64_t, int64_t)
-INSTANTIATE(double);
-INSTANTIATE(float);
-INSTANTIATE(BFloat16);
-INSTANTIATE(Half);
 }  // namespace torchext::cpu

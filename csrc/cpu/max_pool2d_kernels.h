@@ -194,4 +194,8 @@ void max_pool2d(T* y, uint8_t* offsets, const T* x, PoolShape s, int64_t row0, i
   if (s.sw == 1) return square(3) ? with(pool_rows<3, 1, T>) : with(pool_rows<0, 1, T>);
   with(pool_rows<0, 0, T>);
 }
+
+template <typename T>
+inline constexpr PoolKernels<T> kPoolKernels{
+    .planes = max_pool2d_planes<T>, .forward = max_pool2d<T>, .backward = max_pool2d_backward<T>};
 }  // namespace torchext::cpu::ISA

@@ -1,6 +1,7 @@
 // What each epilogue makes of a sum.
 #pragma once
 #include "../epilogue.h"
+#include "launch.cuh"
 
 namespace torchext::cuda {
 template <typename A>

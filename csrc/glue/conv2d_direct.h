@@ -54,10 +54,11 @@ struct CpuDirect {
   template <typename T>
   static void conv2d(T* y, uint8_t* offsets, const T* x, const T* w, const T* b, Epilogue epilogue, ConvShape s,
                      const ConvPool* pool, const Tensor&) {
-    cpu::Scratch<acc_t<T>> packed(cpu::conv2d_pack_size<T>(s));
-    cpu::conv2d_pack<T>(packed, w, s);
-    over_images(s, cpu::conv2d_images<T>(s, pool),
-                [&](int64_t n0, int64_t n1) { cpu::conv2d<T>(y, offsets, x, packed, b, epilogue, s, pool, n0, n1); });
+    const auto& kernels = cpu::conv_kernels<T>();
+    cpu::Scratch<acc_t<T>> packed(kernels.pack_size(s));
+    kernels.pack(packed, w, s);
+    over_images(s, kernels.images(s, pool),
+                [&](int64_t n0, int64_t n1) { kernels.forward(y, offsets, x, packed, b, epilogue, s, pool, n0, n1); });
   }
 
   // Weight gradients are summed over at most kParts ranges of images, each on its own, and the ranges in order: how the
@@ -66,19 +67,20 @@ struct CpuDirect {
   static void conv2d_backward(T* dx, T* dw, T* db, const T* dy, const T* y, const uint8_t* offsets, const T* x,
                               const T* w, ConvShape s, const ConvPool* pool, const Tensor&) {
     using A = acc_t<T>;
+    const auto& kernels = cpu::conv_kernels<T>();
     constexpr int64_t kParts = 16;
     const int64_t weights = s.k * s.group_c() * s.r * s.s, sums = weights + s.k;
-    const int64_t at_once = cpu::conv2d_backward_images<T>(s, pool, dx), groups = (s.n + at_once - 1) / at_once,
+    const int64_t at_once = kernels.backward_images(s, pool, dx), groups = (s.n + at_once - 1) / at_once,
                   step = std::max<int64_t>(1, (groups + kParts - 1) / kParts) * at_once;
     const bool want_sums = dw || db;
-    cpu::Scratch<A> packed(dx ? cpu::conv2d_pack_dx_size<T>(s) : 0), parts(want_sums ? kParts * sums : 0);
-    if (dx) cpu::conv2d_pack_dx<T>(packed, w, s);
+    cpu::Scratch<A> packed(dx ? kernels.pack_dx_size(s) : 0), parts(want_sums ? kParts * sums : 0);
+    if (dx) kernels.pack_dx(packed, w, s);
     over_images(s, step, [&](int64_t n0, int64_t n1) {
       for (int64_t n = n0; n < n1; n += step) {
         A* part = want_sums ? parts + n / step * sums : nullptr;
         const cpu::ConvGradients<T> gradients{
             .dx = dx, .sums = part, .dy = dy, .y = y, .offsets = offsets, .x = x, .packed = packed};
-        cpu::conv2d_backward<T>(gradients, s, pool, n, std::min(n1, n + step));
+        kernels.backward(gradients, s, pool, n, std::min(n1, n + step));
       }
     });
     if (!want_sums) return;

@@ -105,8 +105,9 @@ struct CpuLoss {
   static LossSum sum(T* loss, SoftmaxStats<acc_t<T>> stats, const T* x, const ClassTarget<T>& target, ClassShape s) {
     const int64_t blocks = (s.n * s.s + block(s) - 1) / block(s);
     cpu::Scratch<LossSum> sums(blocks);
+    const auto& kernels = cpu::cross_entropy_kernels<T>();
     each_block(
-        s, [&](int64_t i, int64_t p0, int64_t p1) { sums[i] = cpu::cross_entropy(loss, stats, x, target, s, p0, p1); });
+        s, [&](int64_t i, int64_t p0, int64_t p1) { sums[i] = kernels.forward(loss, stats, x, target, s, p0, p1); });
     LossSum total{0, 0, -1};
     for (int64_t i = 0; i < blocks; ++i) {
       total.loss += sums[i].loss;
@@ -119,8 +120,9 @@ struct CpuLoss {
   template <typename T>
   static void gradient(T* dx, const T* dloss, int64_t dloss_step, acc_t<T> scale, const T* x,
                        const ClassTarget<T>& target, SoftmaxStats<const acc_t<T>> stats, ClassShape s) {
+    const auto& kernels = cpu::cross_entropy_kernels<T>();
     each_block(s, [&](int64_t, int64_t p0, int64_t p1) {
-      cpu::cross_entropy_backward(dx, dloss, dloss_step, scale, x, target, stats, s, p0, p1);
+      kernels.backward(dx, dloss, dloss_step, scale, x, target, stats, s, p0, p1);
     });
   }
 

@@ -16,7 +16,7 @@ int main() {
   for (const char* const* isa = cpu::isa_names(); *isa; ++isa) {
     cpu::use_isa(*isa);
     std::vector<float> y(kCount, -1);
-    cpu::dropout(y.data() - kBegin, x.data() - kBegin, s, kBegin, kBegin + kCount);
+    cpu::dropout_kernels<float>().dropout(y.data() - kBegin, x.data() - kBegin, s, kBegin, kBegin + kCount);
     for (int64_t i = 0; i < kCount; ++i) {
       const uint64_t element = static_cast<uint64_t>(kBegin + i);
       const uint32_t draw = philox_draw(seed, element, 0);

@@ -61,7 +61,7 @@ def tune(model: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Tuning:
     The model runs once, forward. Then each different call of an op of ours is timed on tensors of its shapes, forward
     and, where the call wants gradients, backward: by stock and by each kernel of ours, in turn. A route wins where it
     is faster beyond the noise; ties are stock's. The answer holds for calls of this kind and about this size, from
-    then on in this process and, from the user's routing table, in those that start later. On a GPU events take the times.
+    then on in this process and, from the user's routing table, in those that start later. On a GPU events are timed.
 
     The model is left as it was: parameters, gradients, buffers and modes.
 
