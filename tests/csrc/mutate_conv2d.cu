@@ -1,5 +1,5 @@
 // conv2d and its gradients in both memory formats, at 5, 7 and 9 steps of the depth, or 3, 4 and 5 of 16-bit elements:
-// of the 3 or 4 stages the first, which the epilogue overwrites, is once the last to be read.
+// in one of these the last of the 3 or 4 stages to be read is the first, which the epilogue overwrites.
 #include "cuda/conv2d.cu"
 #include "mutations.h"
 

@@ -1,4 +1,4 @@
-// The direct kernels: filters staged once and in parts, several tiles a block, several threads a tap, windows that
+// The direct kernels: filters staged once and in parts, several tiles per block, several threads per tap, windows that
 // overlap.
 #include "cuda/conv2d_relu_max_pool2d.cu"
 #include "mutations.h"

@@ -20,7 +20,7 @@ std::vector<T> random(int64_t size) {
   for (T& v : x) v = static_cast<T>((static_cast<float>(numbers.below(16)) - 8) / 8);
   return x;
 }
-// A result, of poison until a kernel writes it.
+// A result, poisoned until a kernel writes it.
 template <typename T>
 std::vector<T> result(int64_t size) {
   std::vector<T> x(size);

@@ -1,4 +1,4 @@
-// Kernels for tests/test_simt.py: small ones that use the stand-in runtime rightly, and the same with one fault
+// Kernels for tests/test_simt.py: small ones that use the stand-in runtime correctly, and the same with one fault
 // planted. Each is reached through a C function that returns null, or what was thrown.
 #include <cassert>
 
@@ -95,7 +95,7 @@ __global__ void sum_kernel(float* y, const float* x, int blocks_of_x) {
   if (threadIdx.x == 0) store(y, sum);
 }
 
-// What each lane gets: 16 results a lane.
+// What each lane gets: 16 results per lane.
 __global__ void collectives_kernel(int* y, const int* x) {
   const int lane = threadIdx.x % 32, v = x[threadIdx.x];
   int* to = y + threadIdx.x * 16;
@@ -148,7 +148,7 @@ __global__ void load_matrix_kernel(uint32_t* y, const uint16_t* x) {
   for (int i = 0; i < 4; ++i) y[threadIdx.x * 4 + i] = r[i];
 }
 
-// The order in which threads came.
+// The order in which threads ran.
 __global__ void order_kernel(int* y, unsigned* count) {
   y[atomicAdd(count, 1u)] = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
 }
