@@ -26,6 +26,7 @@ ROOMS = (
     "bench/bench_{stem}.py",
 )
 SHARED_GLUE = "csrc/glue/{stem}_*.h"  # where an op's glue shares with another's
+TUNING = "torchext/tuning/{stem}.py"  # samples for the routing table
 GPU_ROOMS = ("csrc/cuda/{stem}.cu", "kernels/{stem}.py", "tests/csrc/mutate_{stem}.cu")  # if it has such a kernel
 SHARED = {  # places that another op's file serves too: on the CPU conv2d's kernels also pool
     "conv2d_relu_max_pool2d": ("csrc/cpu/{stem}.cpp", "csrc/cpu/{stem}_kernels.h"),
@@ -87,7 +88,7 @@ def test_an_op_lives_in_its_rooms_and_nowhere_else(stem):
     rooms = {room.format(stem=stem) for room in ROOMS if room not in SHARED.get(stem, ())}
     assert rooms <= found
     extra = found - rooms
-    homes = {Path(room).parent for room in (*rooms, *GPU_ROOMS, SHARED_GLUE)}
+    homes = {Path(room).parent for room in (*rooms, *GPU_ROOMS, SHARED_GLUE, TUNING)}
     assert all(Path(f).parent in homes for f in extra), extra
     assert all(stem in Path(f).name for f in extra)
 

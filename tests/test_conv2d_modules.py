@@ -9,6 +9,7 @@ from torch.nn import functional as stock_F
 
 import torchext
 from torchext import _backend, _conv2d_plan, nn
+from torchext._table import DIRECT, FAMILIES, STOCK
 from torchext.nn import functional as F
 
 
@@ -63,17 +64,23 @@ def test_bad_input_raises_what_stock_raises_and_names_the_arguments(pair, bad):
     assert type(ours.value) is type(stock.value)
 
 
-def test_the_measured_rule_leaves_large_blocked_channels_to_stock(trace):
-    small = torch.randn(64, 6, 12, 12), torch.randn(16, 6, 5, 5)
-    large = torch.randn(2, 64, 30, 30), torch.randn(64, 64, 7, 7)
-    with torchext.backend("auto"), torchext.record_routes() as routes:
-        F.conv2d(*small)
-        F.conv2d(*large)
+def test_where_the_table_says_so_stocks_own_call_serves(trace):
+    x, w = torch.randn(2, 6, 12, 12), torch.randn(16, 6, 5, 5)
+    with FAMILIES["conv2d", "cpu"].forced(STOCK), torchext.backend("auto"), torchext.record_routes() as routes:
+        F.conv2d(x, w)
         with trace() as ops:
-            F.conv2d_relu(*large)
-    assert [(r.op, r.backend) for r in routes] == [("conv2d", "native"), ("conv2d", "stock"), ("conv2d_relu", "stock")]
-    assert all("as fast" in route.why for route in routes[1:])
+            F.conv2d_relu(x, w)
+    assert [(r.op, r.backend) for r in routes] == [("conv2d", "stock"), ("conv2d_relu", "stock")]
+    assert all("measured faster" in route.why for route in routes)
     assert not any(op.startswith("torchext.") for op in ops)
+
+
+def test_an_image_too_large_for_the_direct_kernel_is_stocks(monkeypatch):
+    monkeypatch.setattr(_conv2d_plan, "_MOST_SCRATCH", 1 << 10)
+    x, w = torch.randn(2, 6, 12, 12), torch.randn(16, 6, 5, 5)
+    with FAMILIES["conv2d", "cpu"].forced(DIRECT), torchext.backend("auto"), torchext.record_routes() as routes:
+        torch.testing.assert_close(F.conv2d(x, w), torch.nn.functional.conv2d(x, w))
+    assert [(r.backend, r.why) for r in routes] == [("stock", "an image too large for our kernel")]
 
 
 @pytest.mark.parametrize("pooled", [False, True])

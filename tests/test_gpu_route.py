@@ -1,17 +1,15 @@
 """What "auto" takes on a GPU, tested without one: CPU tensors that claim to be on a GPU."""
 
-import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from gpu_cases import route
 
 import torchext
-from torchext import _cross_entropy_route, _dropout_route, _gpu, _max_pool2d_route, _op, _table_file
-from torchext._table import ANY, FAMILIES, NATIVE, STOCK
+from torchext import _gpu, _op, _table_in_force
+from torchext._table import ANY, FAMILIES
 from torchext.nn import functional as F
 
 LAST = torch.channels_last
@@ -60,7 +58,7 @@ MEASURED = {
     "conv2d_relu_max_pool2d to 160 taps": ({"taps": "to 160"}, pooled_convolution(4, 3), 2 * 4 * 6 * 6),
 }  # fmt: skip
 OPS = {kind: kind.split()[0] for kind in MEASURED}
-SHIPPED = _table_file.shipped("cuda", "sm_90-nvidia-h100-80gb-hbm3")
+SHIPPED = _table_in_force.shipped("cuda", "sm_90-nvidia-h100-80gb-hbm3")
 
 
 UNMEASURED = {
@@ -171,38 +169,6 @@ def test_under_capture_ours_begins_no_later():
         for number in range(0, family.count, 2):
             eager, captured = (steps[0][0] if len(steps) > 1 else ANY for steps in family.steps[number : number + 2])
             assert captured <= eager or family.steps[number] == ((ANY, family.otherwise),)
-
-
-RUNS = sorted((Path(__file__).parent.parent / "bench/results").glob("*/rows.json"))
-
-
-def place_of(row):
-    """The family, the row and the size of a measured row; None where the row does not tell."""
-    dtype, layout = getattr(torch, row["dtype"]), LAST if row["layout"] == "channels_last" else torch.contiguous_format
-    if row["op"] not in ("cross_entropy", "max_pool2d", "dropout"):
-        return None
-    x = torch.empty(row["shape"], device="meta", dtype=dtype)
-    x = x.contiguous(memory_format=layout) if x.dim() == 4 else x
-    if row["op"] == "cross_entropy":
-        return _cross_entropy_route.GPU, _cross_entropy_route.on_gpu(x, torch.empty(1, dtype=torch.int64))
-    if row["op"] == "max_pool2d":
-        side, stride = (int(part[0]) for part in row["size"].split()[-1].split("x")[1].split("/"))
-        return _max_pool2d_route.GPU, _max_pool2d_route.on_gpu(x, side, stride, 1, False)
-    return _dropout_route.GPU, _dropout_route.on_gpu(x, x.numel(), False)
-
-
-@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.parent.name)
-def test_the_table_takes_what_the_committed_run_took_and_no_row_of_it_was_slower(gpu, path):
-    found = json.loads(path.read_text())["rows"]
-    assert found
-    for row in found:
-        stock, auto, ours = row["stock"], row["auto"], row["auto"]["route"] == "native"
-        place = place_of(row)
-        if place is not None:
-            family, (number, size) = place
-            assert family.route(number, size) == (NATIVE if ours else STOCK), row
-        for figure in ("training_device", "training_call", "forward_device", "forward_call") if ours else ():
-            assert stock[figure] >= auto[figure], (row["op"], row["size"], figure)
 
 
 def test_linear_cross_entropy_is_ours_where_stocks_logits_do_not_fit(gpu):

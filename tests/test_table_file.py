@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchext import _device_kind, _table_file
+from torchext import _device_kind, _table_file, _table_in_force
 from torchext._table import ANY, FAMILIES, LIBRARY, NATIVE, STOCK, Row
 from torchext.tuning import machine
 
@@ -25,12 +25,12 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("TORCHEXT_TABLE", raising=False)
     before = {key: family.steps for key, family in FAMILIES.items()}
-    kept = dict(_table_file.in_force)
+    kept = dict(_table_in_force.in_force)
     for family in FAMILIES.values():
         family.steps = list(family.steps)
     yield tmp_path
-    _table_file.in_force.clear()
-    _table_file.in_force.update(kept)
+    _table_in_force.in_force.clear()
+    _table_in_force.in_force.update(kept)
     for key, family in FAMILIES.items():
         family.steps = before[key]
         family.settle()
@@ -48,7 +48,7 @@ def loaded():
     """Loads anew; the warnings."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        _table_file.load("cpu", KIND)
+        _table_in_force.load("cpu", KIND)
     return [str(warning.message) for warning in told]
 
 
@@ -58,10 +58,10 @@ def some(**when):
 
 
 def test_the_users_table_lies_over_the_shipped_one(home):
-    assert loaded() == [] and _table_file.in_force["cpu"].how == "shipped"
+    assert loaded() == [] and _table_in_force.in_force["cpu"].how == "shipped"
     shipped = [LINEAR.route(some(dtype="float16"), size) for size in (10, 1 << 30)]
-    _table_file.write(a_table(a_row("library", dtype="float32")), _table_file.users(KIND))
-    assert loaded() == [] and _table_file.in_force["cpu"].how == "yours"
+    _table_file.write(a_table(a_row("library", dtype="float32")), _table_in_force.users(KIND))
+    assert loaded() == [] and _table_in_force.in_force["cpu"].how == "yours"
     assert LINEAR.route(some(), 1 << 12) == LIBRARY and LINEAR.route(some(gradient="yes"), 1) == LIBRARY
     assert [LINEAR.route(some(dtype="float16"), size) for size in (10, 1 << 30)] == shipped
 
@@ -70,12 +70,13 @@ def test_a_table_that_the_variable_names_stands_alone(home, monkeypatch):
     _table_file.write(a_table(a_row("native")), home / "mine.json")
     monkeypatch.setenv("TORCHEXT_TABLE", str(home / "mine.json"))
     assert (
-        loaded() == [] and str(_table_file.in_force["cpu"]) == f"measured on {KIND} (TORCHEXT_TABLE: {home}/mine.json)"
+        loaded() == []
+        and str(_table_in_force.in_force["cpu"]) == f"measured on {KIND} (TORCHEXT_TABLE: {home}/mine.json)"
     )
     assert LINEAR.route(some(), 1) == NATIVE and FAMILIES["conv2d", "cpu"].stock_to == ANY
     monkeypatch.setenv("TORCHEXT_TABLE", "shipped")
-    _table_file.write(a_table(a_row("library")), _table_file.users(KIND))
-    assert loaded() == [] and _table_file.in_force["cpu"].how == "shipped"
+    _table_file.write(a_table(a_row("library")), _table_in_force.users(KIND))
+    assert loaded() == [] and _table_in_force.in_force["cpu"].how == "shipped"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_a_table_that_the_variable_names_stands_alone(home, monkeypatch):
     ],
 )
 def test_a_table_that_cannot_be_used_is_passed_over_with_one_warning(home, text, told):
-    path = _table_file.users(KIND)
+    path = _table_in_force.users(KIND)
     path.parent.mkdir(parents=True)
     loaded()
     before = list(LINEAR.steps)
@@ -111,14 +112,14 @@ def test_a_table_that_cannot_be_used_is_passed_over_with_one_warning(home, text,
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         (warning,) = loaded()
         assert str(path) in warning and "is not used" in warning and told in warning
-    assert _table_file.in_force["cpu"].how == "shipped" and list(LINEAR.steps) == before
+    assert _table_in_force.in_force["cpu"].how == "shipped" and list(LINEAR.steps) == before
 
 
 def test_a_missing_table_of_the_variable_is_told(home, monkeypatch):
     monkeypatch.setenv("TORCHEXT_TABLE", str(home / "nowhere.json"))
     (warning,) = loaded()
     assert "nowhere.json is not used" in warning and "No such file" in warning
-    assert _table_file.in_force["cpu"].how == "shipped"
+    assert _table_in_force.in_force["cpu"].how == "shipped"
 
 
 def test_a_write_that_ends_midway_leaves_the_old_table(home, monkeypatch):
@@ -140,7 +141,7 @@ def _keep(home, dtype):
     number = some(dtype=dtype)
     LINEAR.steps[number] = ((ANY, LIBRARY),)
     for _ in range(10):
-        machine.keep(_table_file.users(KIND), "cpu", KIND, {(LINEAR, number)})
+        machine.keep(_table_in_force.users(KIND), "cpu", KIND, {(LINEAR, number)})
 
 
 def test_processes_that_write_at_once_keep_each_others_rows(home):
@@ -157,7 +158,7 @@ def test_processes_that_write_at_once_keep_each_others_rows(home):
 
 
 def test_rows_of_other_versions_are_not_kept(home):
-    path = _table_file.users(KIND)
+    path = _table_in_force.users(KIND)
     _table_file.write(a_table(a_row("library"), torch="1.0"), path)
     machine.keep(path, "cpu", KIND, {(LINEAR, some())})
     (row,) = _table_file.read(path).rows
@@ -170,13 +171,13 @@ def test_rows_of_other_versions_are_not_kept(home):
 )
 def test_of_the_shipped_tables_the_likest_is_taken(kind, likest):
     device = "cuda" if kind.startswith("sm_") else "cpu"
-    assert _table_file.shipped(device, kind).kind.startswith(likest)
+    assert _table_in_force.shipped(device, kind).kind.startswith(likest)
 
 
 def test_an_unknown_kind_has_a_table():
     assert (
-        _table_file.shipped("cpu", "sve-arm").device == "cpu"
-        and _table_file.shipped("cuda", "sm_70-x").device == "cuda"
+        _table_in_force.shipped("cpu", "sve-arm").device == "cpu"
+        and _table_in_force.shipped("cuda", "sm_70-x").device == "cuda"
     )
 
 
@@ -203,6 +204,6 @@ def test_the_command_refuses_an_unknown_op(tmp_path):
 
 
 def test_stock_stays_where_nothing_is_named(home):
-    _table_file.fill("cpu")
+    _table_in_force.fill("cpu")
     assert LINEAR.stock_to == ANY and LINEAR.route(some(), 1 << 40) == STOCK
     assert torch.get_num_threads() >= 1

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import torchext
-from torchext import _table_file
+from torchext import _table_file, _table_in_force
 from torchext._table import ANY, APART, DIRECT, FAMILIES, NATIVE, STOCK, WINOGRAD
 from torchext.tuning import clock, machine, model, search
 from torchext.tuning.clock import Effort, Ratio, interval, winner
@@ -150,7 +150,7 @@ def test_what_was_measured_prints_as_a_table_and_is_kept(timetable):
     assert call.faster["native"] == Ratio(2.0, 2.0, 2.0) and call.microseconds == 1e6
     text = str(tuning)
     assert "native 2.00 (2.00-2.00)" in text and "times faster than stock" in text
-    path = next(iter(_table_file.cache().glob("*.json")))
+    path = next(iter(_table_in_force.cache().glob("*.json")))
     assert f"kept in {path}" in text
     (row,) = _table_file.read(path).rows
     assert row.op == "linear_relu" and "native" in {route for _, route in row.steps}

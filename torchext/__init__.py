@@ -6,7 +6,7 @@
 
 import torch  # noqa: F401  (torchext._C links against its libraries)
 
-from . import _native, _table_file, _unpacked
+from . import _native, _table_in_force, _unpacked
 
 if _native.missing:
     import warnings
@@ -23,7 +23,7 @@ from .explain import Explanation, explain
 from .tuning.model import Tuned, Tuning, tune
 
 find_gpu_kernels()
-_table_file.load_all()
+_table_in_force.load_all()
 _unpacked.describe()
 _register_flops()
 __version__ = _unpacked.VERSION

@@ -10,7 +10,7 @@ import torch
 
 import torchext
 
-from . import _backend, _native, _op, _table_file
+from . import _backend, _native, _op, _table_in_force
 
 
 def info() -> int:
@@ -21,7 +21,7 @@ def info() -> int:
     print(f"triton    {_tell_triton()}")
     print(f"backends  {', '.join(_backend.backends())}")
     print(f"threads   {torch.get_num_threads()}")
-    for device, table in _table_file.in_force.items():
+    for device, table in _table_in_force.in_force.items():
         print(f"routes    {device}: {table}")
     return 1 if _native.missing else 0
 
@@ -29,7 +29,7 @@ def info() -> int:
 def _tell_native() -> str:
     if _native.missing:
         return f"no: {_native.missing}"
-    return f"CPU, {torchext._C.cpu_isa()} (this processor and build run {', '.join(torchext._C.cpu_isas())})"
+    return f"CPU, {_native.C.cpu_isa()} (this processor and build run {', '.join(_native.C.cpu_isas())})"
 
 
 def _tell_cuda() -> str:

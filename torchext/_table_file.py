@@ -1,4 +1,4 @@
-"""Files of the routing table: read and written whole; which one is in force here."""
+"""Files of the routing table: read and written whole, whoever else does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import tempfile
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +13,10 @@ from typing import Any
 
 import torch
 
-from . import _device_kind
-from ._private import when_cuda_starts
 from ._table import ANY, FAMILIES, ROUTES, Family, Row
 from ._unpacked import VERSION
 
 FORMAT = 1
-SHIPPED = Path(__file__).parent / "routes"
-VARIABLE = "TORCHEXT_TABLE"  # a file; or "shipped": none of the user's
 
 
 @dataclass
@@ -35,24 +30,15 @@ class Table:
     path: Path | None = None
 
 
-@dataclass(frozen=True)
-class InForce:
-    """Which table routes calls on one type of device; `how` is "shipped", "yours" or the variable that named it."""
-
-    path: Path
-    kind: str
-    how: str
-
-    def __str__(self) -> str:
-        return f"measured on {self.kind} ({self.how}: {self.path})"
-
-
-in_force: dict[str, InForce] = {}
-
-
 def about() -> dict[str, str]:
     """The versions that a table written here is of."""
     return {"torch": torch.__version__, "torchext": VERSION}
+
+
+def is_of(table: Table, device: str, kind: str) -> bool:
+    """Whether it was measured on this kind of device by the versions that run."""
+    versions = {key: table.about.get(key) for key in about()}
+    return (table.device, table.kind, versions) == (device, kind, about())
 
 
 def read(path: Path) -> Table:
@@ -137,104 +123,6 @@ def _joined(whens: list[dict[str, tuple[str, ...]]], family: Family) -> list[dic
     return [{key: when[key] for key in family.classes} for when in whens]
 
 
-def fill(device: str, *tables: Table) -> None:
-    """Routes by `tables` from now on, on one type of device: by each row of the last that has it.
-
-    Raises:
-        ValueError: a row is not what its family can have; then nothing has changed.
-    """
-    families = [family for family in FAMILIES.values() if family.device == device]
-    before = [family.steps for family in families]
-    try:
-        for family in families:
-            family.clear()
-        for table in tables:
-            for row in table.rows:
-                FAMILIES[row.op, row.device].fill(row)
-    except ValueError:
-        for family, steps in zip(families, before):
-            family.steps = steps
-        raise
-    finally:
-        for family in families:
-            family.settle()
-
-
-def cache() -> Path:
-    """The folder of the user's tables."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torchext" / "routes"
-
-
-def users(kind: str) -> Path:
-    """Where `tune` keeps what it measured on this kind of device."""
-    versions = "-".join(f"{name}-{version}" for name, version in about().items())
-    return cache() / f"{kind}-{versions}.json"
-
-
-def own(device: str, kind: str) -> Path | None:
-    """The file that tune(model) adds to: the one TORCHEXT_TABLE names, else the user's; None where none may be."""
-    named = os.environ.get(VARIABLE, "")
-    if named == "shipped":
-        return None
-    table = in_force.get(device)
-    return table.path if named and table is not None and table.how == VARIABLE else users(kind)
-
-
-def shipped(device: str, kind: str) -> Table:
-    """The table that comes with torchext and is likest to this kind of device."""
-    tables = [table for path in sorted(SHIPPED.glob("*.json")) if (table := read(path)).device == device]
-    return max(tables, key=lambda table: _device_kind.likeness(table.kind, kind))
-
-
-def load(device: str, kind: str) -> None:
-    """Takes the table that is in force: the one TORCHEXT_TABLE names; else the shipped one, and the user's over it.
-
-    What cannot be used is passed over, with one warning.
-    """
-    base = shipped(device, kind)
-    for path, how in _candidates(kind):
-        try:
-            table = read(path)
-            if table.device != device:
-                continue
-            if how == "yours" and (table.kind != kind or {key: table.about.get(key) for key in about()} != about()):
-                raise ValueError(f"it was measured by {table.about} on {table.kind}")
-            fill(device, *((base, table) if how == "yours" else (table,)))
-        except (OSError, ValueError) as error:
-            warnings.warn(f"torchext: the routing table {path} is not used: {error}", stacklevel=2)
-            continue
-        in_force[device] = InForce(path, table.kind, how)
-        return
-    fill(device, base)
-    in_force[device] = InForce(base.path, base.kind, "shipped")
-
-
-def _candidates(kind: str) -> Iterator[tuple[Path, str]]:
-    named = os.environ.get(VARIABLE, "")
-    if named == "shipped":
-        return
-    if named:
-        yield Path(named), VARIABLE
-    elif (path := _try_users(kind)) is not None:
-        yield path, "yours"
-
-
-def _try_users(kind: str) -> Path | None:
-    try:
-        path = users(kind)
-        return path if path.is_file() else None
-    except (OSError, RuntimeError):  # no home folder
-        return None
-
-
-def load_all() -> None:
-    """At import: the CPU's table, and of GPUs the shipped one until CUDA starts and tells which GPU it is."""
-    load("cpu", _device_kind.cpu())
-    fill("cuda", shipped("cuda", ""))
-    if torch.version.cuda is not None:
-        when_cuda_starts(lambda: load("cuda", _device_kind.gpu()))
-
-
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Within the block no other process that asks for it changes `path`; where files cannot be locked, no promise."""
@@ -255,8 +143,7 @@ def others(path: Path, device: str, kind: str, measured: set[tuple[Family, int]]
         table = read(path)
     except (OSError, ValueError):
         return set()
-    versions = {key: table.about.get(key) for key in about()}
-    if table.device != device or table.kind != kind or versions != about():
+    if not is_of(table, device, kind):
         return set()
     found = set()
     for row in table.rows:

@@ -122,7 +122,7 @@ def _is_apart(x, w, options) -> bool:
     return place is not None and CPU.route(*place) == APART
 
 
-def _decide(x, w, options, found, windows, ceil_mode):
+def _decide(x, w, options, gradient, found, windows, ceil_mode):
     """The row of the table that decides and its route; where it has no say, ours wherever a kernel fits."""
     if auto() and not x.is_cpu:
         place = on_gpu(x, w, x.shape[0] * w.shape[0] * math.prod(found.out))
@@ -133,7 +133,7 @@ def _decide(x, w, options, found, windows, ceil_mode):
     else:
         decided, route = None, _OURS.get(_conv2d_plan.algorithm(x, w, found), APART)
     if route == WINOGRAD:
-        fits = wants_grad(x, w) and halves(windows, found.out, ceil_mode)
+        fits = gradient and halves(windows, found.out, ceil_mode)
     else:
         fits = route != APART and fits_direct(x, w, found, windows)
     return decided, route if fits else APART
@@ -194,14 +194,15 @@ def conv2d_relu_max_pool2d(
         why = found if type(found) is str else "a pooling only stock takes"
         arguments = input, weight, bias, *options, *pool
         return call_stock("conv2d_relu_max_pool2d", why, _WANTS, _by_position, _NAMES, *arguments)
-    decided, route = _decide(input, weight, options, found, windows, pool_ceil_mode)
+    gradient = wants_grad(input, weight, bias)
+    decided, route = _decide(input, weight, options, gradient, found, windows, pool_ceil_mode)
     if route == APART:
         return max_pool2d(conv2d_relu(input, weight, bias, *options), *pool)
     note_ours("conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d", input, decided)
     arguments = input, weight, bias, found.geometry, windows, pool_ceil_mode
     if route == WINOGRAD:
         return Conv2dReLUMaxPool2dByWinogradFunction.call(*arguments)
-    if wants_grad(input, weight, bias):
+    if gradient:
         return Conv2dReLUMaxPool2dFunction.call(*arguments)
     return _forward(input, weight, bias, *found.geometry, *windows, pool_ceil_mode)[0]
 

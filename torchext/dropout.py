@@ -133,7 +133,7 @@ def decide(x: Tensor, draws: int, channels: bool):
 
 def _quick(x, p, training, inplace):
     """torch.dropout where F.dropout has nothing to look at, or itself."""
-    plain = type(x) is Tensor and not inplace and 0.0 <= p <= 1.0
+    plain = type(x) is Tensor and type(p) in (float, int) and not inplace and 0.0 <= p <= 1.0
     return torch.dropout(x, p, training) if plain else F.dropout(x, p, training, inplace)
 
 

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import torch
 
-from .. import _device_kind, _table_file
+from .. import _device_kind, _table_file, _table_in_force
 from .._table import Family, Steps, describe_steps
 from . import (
     batch_norm_relu_max_pool2d,
@@ -159,7 +159,7 @@ def main(arguments: list[str]) -> int:
     before = {(f, row): f.steps[row] for m in _MODULES for f in m.FAMILIES for row in range(f.count)}
     print(f"measuring {kind}, threads {', '.join(map(str, counts))}: about {seconds / 60:.0f} min", file=sys.stderr)
     measured = measure(options.op, options.quick, seconds, counts, options.verbose)
-    path = options.out or _table_file.users(kind)
+    path = options.out or _table_in_force.users(kind)
     written = keep(path, "cpu", kind, measured)
     found = changes(before, measured)
     print("\n".join(found) or "nothing changed")

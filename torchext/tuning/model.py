@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _device_kind, _gate, _table_file
+from .. import _device_kind, _gate, _table_in_force
 from .._buffers import Buffers
 from .._table import FAMILIES, ROUTES, Family
 from ..explain import columns
@@ -186,9 +186,9 @@ def _keep(measured: set[tuple[Family, int]]) -> str:
     for device in sorted({family.device for family, _ in measured}):
         rows = {place for place in measured if place[0].device == device}
         kind = _device_kind.cpu() if device == "cpu" else _device_kind.gpu()
-        path = _table_file.own(device, kind)
+        path = _table_in_force.own(device, kind)
         if path is None:
-            told.append(f"kept in this process alone: {_table_file.VARIABLE}=shipped")
+            told.append(f"kept in this process alone: {_table_in_force.VARIABLE}=shipped")
             continue
         try:
             machine.keep(path, device, kind, rows)
