@@ -50,8 +50,8 @@ def record_routes() -> Iterator[list[Choice]]:
     Example:
         >>> with torchext.record_routes() as routes:
         ...     _ = torchext.nn.functional.linear_relu(torch.ones(64, 256), torch.ones(120, 256))
-        >>> routes[0].backend
-        'native'
+        >>> [route.op for route in routes]
+        ['linear_relu']
     """
     choices: list[Choice] = []
     token = _RECORD.set(choices)
