@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import torchext
-from torchext import _table_file, _table_in_force
+from torchext import _gpu_library, _table_file, _table_in_force
 from torchext._table import ANY, APART, DIRECT, FAMILIES, NATIVE, STOCK, WINOGRAD
 from torchext.tuning import clock, machine, model, search
 from torchext.tuning.clock import Effort, Ratio, interval, winner
@@ -191,7 +191,7 @@ def test_where_tables_may_not_be_written_the_process_keeps_it(timetable, monkeyp
 
 
 THREADS = torch.get_num_threads()
-JOBS = machine.jobs(THREADS, [], quick=False)
+JOBS = machine.jobs("cpu", THREADS, [], quick=False)
 
 
 @pytest.mark.parametrize("module", machine._MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
@@ -205,6 +205,52 @@ def test_every_sample_is_of_the_row_it_is_made_for(module):
                 assert row == number, (job.when, job.family.when(row))
                 found.append(placed)
         assert found, job.when
+
+
+def test_samples_for_a_gpu_are_of_their_rows(gpu):
+    """On tensors of the CPU that say they are a GPU's."""
+    gpu.setattr(_gpu_library, "addmm_relu", None)
+    gpu.setattr(_gpu_library, "_convolution_relu", None)
+    found = machine.jobs("cuda", 1, [], quick=False)
+    assert {job.family.op for job in found} == {op for op, device in FAMILIES if device == "cuda"} - {"sequential"}
+    assert {job.when["captured"] for job in found} == {"yes", "no"} and {job.when["serving"] for job in found} == {
+        "native"
+    }
+    for job in found:
+        if job.family.op in ("linear_relu", "conv2d", "conv2d_relu", "linear_cross_entropy"):
+            continue  # whose kernels on the CPU stand in for no GPU's at these shapes
+        for size in job.sizes[:2]:
+            for call in job.module.calls(job.family, job.when, size):
+                row, _ = search.placed(job.family, call)
+                assert row == job.family.row(**job.when | {"captured": "no"}), job.when
+
+
+def test_a_row_under_capture_is_timed_by_its_graph(timetable, monkeypatch):
+    """The call runs once for each route, when it is captured; the clock then replays."""
+    family, replays = FAMILIES["dropout", "cpu"], []
+
+    class Graph:
+        def __init__(self, call):
+            call()
+            self.route = family.steps[0][0][1]
+
+        def replay(self):
+            replays.append(self.route)
+
+    class Replayed(clock.Clock):
+        def seconds(self, run, repeats):
+            run()
+            return Timetable.taken[replays[-1]]
+
+    monkeypatch.setattr(search, "graph_of", Graph)
+    x = torch.ones(64)
+    calls = []
+    call = lambda: calls.append(torchext.nn.functional.dropout(x))
+    eager = search.placed(family, call)[0]
+    calls.clear()
+    cell = search.measure(family, [call], Replayed("cpu"), Effort(1e-6, 6, 1.0), captured=True)
+    assert cell.row == eager + 1 and cell.route == NATIVE and cell.samples[0][NATIVE].value == 2
+    assert len(calls) == 3  # to find the row, and for each route to capture it
 
 
 def test_a_row_is_filled_from_its_ladder(timetable):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+HOPELESS = 3  # times as long as stock in two runs
 FEWEST = 6  # rounds: then smallest and largest of them hold the median with 97 %, whatever the times' distribution
 
 
@@ -62,6 +63,20 @@ class Clock:
         return max(queued, start.elapsed_time(end) / 1e3) / repeats  # the longer of what host and device take
 
 
+def graph_of(call: Callable[[], object]) -> torch.cuda.CUDAGraph:
+    """The call, captured after a few runs, in which whatever allocates, tunes or compiles may do so."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph
+
+
 def interval(ratios: Sequence[float]) -> Ratio:
     """The median and its interval, between two of the values: by the binomial distribution, as the sign test."""
     values, count = sorted(ratios), len(ratios)
@@ -76,7 +91,7 @@ def interval(ratios: Sequence[float]) -> Ratio:
 
 @contextlib.contextmanager
 def collected() -> Iterator[None]:
-    """The garbage collector runs before the rounds, not in the midst of one."""
+    """The garbage collector runs before what is timed, not in the midst of it."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -94,20 +109,24 @@ def race(stock: Timed, others: Mapping[int, Timed], clock: Clock, effort: Effort
     """Seconds of a run of `stock`, and how many times faster each of the others is.
 
     All take turns, so that whatever the machine does meanwhile hits all alike. It ends when every answer is clear, the
-    rounds are over or the time is.
+    rounds are over or the time is. Who takes several times as long as stock at first does not take part.
     """
-    runs = [stock, *others.values()]
-    once = [max(min(run(clock, 1) for _ in range(2)), 1e-7) for run in runs]
-    repeats = [max(1, int(effort.round / each)) for each in once]
+    warm = {route: min(run(clock, 1) for _ in range(2)) for route, run in others.items()}
+    once = max(*(stock(clock, 1) for _ in range(2)), 1e-7)
+    found = {route: Ratio(*[once / t] * 3) for route, t in warm.items() if t > HOPELESS * once}
+    entered = [route for route in others if route not in found]
+    runs = [stock, *(others[route] for route in entered)]
+    repeats = [max(1, int(effort.round / max(t, 1e-7))) for t in (once, *(warm[route] for route in entered))]
     taken: list[list[float]] = [[] for _ in runs]
     end = time.perf_counter() + effort.seconds
-    for turn in range(effort.rounds):
+    for turn in range(effort.rounds if entered else 1):
         order = range(len(runs)) if turn % 2 == 0 else reversed(range(len(runs)))
         for i in order:
             taken[i].append(runs[i](clock, repeats[i]))
         if turn + 1 >= FEWEST and (time.perf_counter() > end or all(map(_is_clear, _ratios(taken)))):
             break
-    return statistics.median(taken[0]), dict(zip(others, _ratios(taken)))
+    found |= dict(zip(entered, _ratios(taken)))
+    return statistics.median(taken[0]), {route: found[route] for route in others}
 
 
 def _ratios(taken: list[list[float]]) -> list[Ratio]:

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import _conv2d_relu_max_pool2d_route
-from .._conv2d_route import CPU
+from .._conv2d_route import CPU, GPU, RELU_GPU
 from .._table import THREADS, Family
-from ..conv2d import conv2d
+from ..conv2d import conv2d, conv2d_relu
 from ..conv2d_relu_max_pool2d import conv2d_relu_max_pool2d
-from .samples import When, draw, powers, root, step
+from .samples import When, as_on_cpu, draw, powers, root, step
 
 POOLED = _conv2d_relu_max_pool2d_route.CPU
-FAMILIES = CPU, POOLED
+POOLED_GPU = _conv2d_relu_max_pool2d_route.GPU
+FAMILIES = CPU, GPU, RELU_GPU, POOLED, POOLED_GPU
 _IMAGES = {"one": 1, "to 7": 4, "to 63": 16, "more": 64}
 _SIDES = {"one tap": 1, "to 24 taps": 3, "more": 5}
 
@@ -30,11 +31,13 @@ class _Sample:
 
 def stands_for(when: When) -> list[When]:
     """The rows that a measurement of this one fills: but for float32, those of all threads."""
-    return [when] if when["dtype"] == "float32" else [when | {"threads": threads} for threads in THREADS]
+    return [when] if when.get("dtype", "float32") == "float32" else [when | {"threads": threads} for threads in THREADS]
 
 
 def candidates(family: Family, when: When) -> bool:
     """Whether there are such convolutions, of a kind that networks have."""
+    if family.device == "cuda":
+        return when.get("taps") != "more"
     if when["dtype"] != "float32" and when["threads"] == "several":
         return False
     can_be_winograds = when["dtype"] == "float32" and when["strided"] == "no" and when["window"] != "one tap"
@@ -48,6 +51,8 @@ def candidates(family: Family, when: When) -> bool:
 
 
 def sizes(family: Family, when: When) -> list[int]:
+    if family.device == "cuda":
+        return powers(14, 26)
     by = family.by(when)
     if by == "tiles per 4096 pairs of channels":
         return powers(0, 14)
@@ -85,6 +90,8 @@ def _samples(when: When, size: int, by: str) -> list[_Sample]:
 
 
 def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+    if family.device == "cuda":
+        return [_call_on_gpu(family, as_on_cpu(when), size)]
     return [_call(when, sample, family is POOLED) for sample in _samples(when, size, family.by(when))]
 
 
@@ -100,3 +107,18 @@ def _call(when: When, sample: _Sample, pooled: bool) -> Callable[[], object]:
     if pooled:
         return step(lambda: conv2d_relu_max_pool2d(x, w, b, *options, pool_kernel_size=2), x, w, b)
     return step(lambda: conv2d(x, w, b, *options), x, w, b)
+
+
+# Channels in and out of a GPU's samples with 3 x 3 windows, by their taps; others have 64 of each.
+_TAPS = {"to 32": (3, 32), "to 160": (16, 32)}
+
+
+def _call_on_gpu(family: Family, when: When, size: int) -> Callable[[], object]:
+    """Of so many results, over images of 32 x 32."""
+    c, k = _TAPS.get(when.get("taps", ""), (64, 64))
+    n, side = max(1, size // (k * 32 * 32)), 32
+    x, w, b = draw(when, n, c, side, side), draw(when, k, c, 3, 3), draw(when, k)
+    if family is POOLED_GPU:
+        return step(lambda: conv2d_relu_max_pool2d(x, w, b, 1, 1, pool_kernel_size=2), x, w, b)
+    function = conv2d if family is GPU else conv2d_relu
+    return step(lambda: function(x, w, b, 1, 1), x, w, b)

@@ -6,13 +6,20 @@ from collections.abc import Callable
 
 import torch
 
-from .._cross_entropy_route import CPU
+from .._cross_entropy_route import CPU, GPU
 from .._table import Family
 from ..cross_entropy import cross_entropy
-from .samples import When, draw, powers, root, step
+from .samples import When, as_on_cpu, draw, powers, root, step
 
-FAMILIES = (CPU,)
-_CLASSES = {"to 15": (10,), "to 512": (32, 256), "more": (1000,)}
+FAMILIES = (CPU, GPU)
+_CLASSES = {"to 15": (10,), "to 512": (64, 256), "more": (1000,)}
+# The classes of a GPU's kinds of rows on the CPU.
+_KINDS = {
+    "to 32 classes": {"form": "reduced rows", "classes": "to 15"},
+    "to 512 classes": {"form": "reduced rows", "classes": "to 512"},
+    "more classes": {"form": "reduced rows", "classes": "more"},
+    "planes": {"form": "planes", "classes": "to 15"},
+}
 
 
 def stands_for(when: When) -> list[When]:
@@ -24,10 +31,14 @@ def candidates(family: Family, when: When) -> bool:
 
 
 def sizes(family: Family, when: When) -> list[int]:
+    if family is GPU:
+        return powers(10, 28)
     return powers({"to 15": 4, "to 512": 8, "more": 12}[when["classes"]], 22)
 
 
 def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+    if family is GPU:
+        when = as_on_cpu(when, **_KINDS[when["kind"]])
     return [_call(when, size, classes) for classes in _CLASSES[when["classes"]]]
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .._dropout_route import CPU
+from .._dropout_route import CPU, GPU
 from .._table import Family
 from ..dropout import dropout
 from ..dropout_channels import dropout2d
-from .samples import When, draw, powers, step
+from .samples import When, as_on_cpu, draw, powers, step
 
-FAMILIES = (CPU,)
+FAMILIES = (CPU, GPU)
 
 
 def stands_for(when: When) -> list[When]:
@@ -22,10 +22,14 @@ def candidates(family: Family, when: When) -> bool:
 
 
 def sizes(family: Family, when: When) -> list[int]:
+    if family is GPU:
+        return powers(12, 28)
     return powers(4, 22, 1)[:: 1 if when["of"] == "elements" else 2]
 
 
 def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+    if family is GPU:
+        when = as_on_cpu(when)
     if when["of"] == "elements":
         x = draw(when, size)
         return [step(lambda p=p: dropout(x, p), x) for p in (0.1, 0.5)]

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import torch
 
-from .._linear_cross_entropy_route import CPU
+from .._linear_cross_entropy_route import CPU, GPU
 from .._table import Family
 from ..linear_cross_entropy import linear_cross_entropy
-from .samples import When, draw, powers, step
+from .samples import When, as_on_cpu, draw, powers, step
 
-FAMILIES = (CPU,)
+FAMILIES = (CPU, GPU)
 _DEPTH = 128
 
 
@@ -24,10 +24,12 @@ def candidates(family: Family, when: When) -> bool:
 
 
 def sizes(family: Family, when: When) -> list[int]:
-    return powers(6, 22)
+    return powers(12, 28) if family is GPU else powers(6, 22)
 
 
 def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+    if family is GPU:
+        when = as_on_cpu(when)
     rows = max(1, min(256, size >> 6))
     classes = max(2, size // rows)
     x, w, b = draw(when, rows, _DEPTH), draw(when, classes, _DEPTH), draw(when, classes)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .._linear_relu_route import CPU
+from .._linear_relu_route import CPU, GPU
 from .._table import Family
 from ..linear_relu import linear, linear_relu
-from .samples import When, draw, powers, root, step
+from .samples import When, as_on_cpu, draw, powers, root, step
 
-FAMILIES = (CPU,)
+FAMILIES = (CPU, GPU)
 
 
 def stands_for(when: When) -> list[When]:
@@ -21,10 +21,14 @@ def candidates(family: Family, when: When) -> bool:
 
 
 def sizes(family: Family, when: When) -> list[int]:
+    if family is GPU:
+        return powers(16, 36)
     return powers(4, 22) if when["rows"] == "one" else powers(6, 26)
 
 
 def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+    if family is GPU:
+        when = as_on_cpu(when, columns="more", rows="several")
     shapes = {_shape(when, size, rows) for rows in ((1,) if when["rows"] == "one" else (16, 256))}
     return [_call(when, *shape) for shape in sorted(shapes) if min(shape) > 0]
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import functools
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import torch
 
-from .. import _device_kind, _table_file, _table_in_force
+from .. import _device_kind, _op, _table_file, _table_in_force
 from .._table import Family, Steps, describe_steps
 from . import (
     batch_norm_relu_max_pool2d,
@@ -25,11 +27,12 @@ from . import (
     max_pool2d,
     search,
 )
-from .clock import FULL, QUICK, Clock, Effort
+from .clock import FULL, QUICK, Clock, Effort, collected
 from .samples import When
 
 # What others are made of comes first: a pooled convolution's parts are routed before it is.
 _MODULES = (linear_relu, cross_entropy, dropout, max_pool2d, conv2d, linear_cross_entropy, batch_norm_relu_max_pool2d)
+_THREADS = {False: "one", True: "several"}
 _BUDGET = {False: 300.0, True: 60.0}  # seconds
 
 
@@ -45,22 +48,28 @@ class Job:
     def ladder(self) -> list[search.Rung]:
         return [functools.partial(self._calls, size) for size in self.sizes]
 
-    def _calls(self, size: int):
-        return self.module.calls(self.family, self.when, size)
+    def _calls(self, size: int) -> list[Callable[[], object]]:
+        on_gpu = self.family.device == "cuda" and torch.cuda.is_available()
+        with torch.device("cuda") if on_gpu else contextlib.nullcontext():
+            return self.module.calls(self.family, self.when, size)
 
 
 Rows = set[tuple[Family, int]]
 
 
-def jobs(threads: int, ops: list[str], quick: bool) -> list[Job]:
-    """All rows of so many threads, each op's after those of its parts."""
+def jobs(device: str, threads: int, ops: list[str], quick: bool) -> list[Job]:
+    """All rows of so many threads, or of a GPU as this build serves it, each op's after those of its parts."""
     found = []
     for module in _MODULES:
         for family in module.FAMILIES:
-            if ops and family.op not in ops:
+            if family.device != device or (ops and family.op not in ops):
                 continue
             for when in family.combinations():
-                if (when["threads"] == "several") is not (threads > 1) or not module.candidates(family, when):
+                if when.get("threads", _THREADS[threads > 1]) != _THREADS[threads > 1]:
+                    continue
+                if when.get("serving") != _op.GPU.get(family.op) and device == "cuda":
+                    continue
+                if not module.candidates(family, when):
                     continue
                 sizes = module.sizes(family, when)
                 found.append(Job(module, family, when, tuple(sizes[:: 2 if quick else 1])))
@@ -88,23 +97,24 @@ class Progress:
             print(file=sys.stderr)
 
 
-def measure(
-    ops: list[str], quick: bool, seconds: float, thread_counts: list[int], verbose: bool
-) -> set[tuple[Family, int]]:
+def measure(device: str, ops: list[str], quick: bool, seconds: float, thread_counts: list[int], verbose: bool) -> Rows:
     """Fills the rows of the families with what is measured; which ones they are."""
-    planned = [(threads, job) for threads in thread_counts for job in jobs(threads, ops, quick)]
-    planned.sort(key=lambda each: each[1].when["dtype"] != "float32")  # those come first: there may be no time for all
+    planned = [(threads, job) for threads in thread_counts for job in jobs(device, threads, ops, quick)]
+    planned.sort(
+        key=lambda each: each[1].when.get("dtype", "float32") != "float32"
+    )  # those come first: there may be no time for all
     effort, end = QUICK if quick else FULL, time.monotonic() + seconds
     progress = Progress(len(planned))
     measured: Rows = set()
     before = torch.get_num_threads()
     try:
-        for threads, job in planned:
-            if time.monotonic() > end:
-                break
-            torch.set_num_threads(threads)
-            progress.step(job, threads)
-            measured |= _fill(job, effort, verbose)
+        with collected():
+            for threads, job in planned:
+                if time.monotonic() > end:
+                    break
+                torch.set_num_threads(threads)
+                progress.step(job, threads)
+                measured |= _fill(job, effort, verbose)
     finally:
         torch.set_num_threads(before)
         progress.end()
@@ -112,7 +122,7 @@ def measure(
 
 
 def _fill(job: Job, effort: Effort, verbose: bool) -> Rows:
-    cells = search.climb(job.family, job.when, job.ladder(), Clock("cpu"), effort)
+    cells = search.climb(job.family, job.when, job.ladder(), Clock(job.family.device), effort)
     if not cells:
         return set()
     steps, filled = search.steps_of(cells, job.family.routes[0]), set()
@@ -144,23 +154,26 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m torchext tune", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a minute instead of five: fewer sizes, wider intervals")
     parser.add_argument("--op", nargs="*", default=[], help="only these")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU, where one is, unless given")
     parser.add_argument("--threads", type=int, nargs="*", help="thread counts; 1 and all unless given")
     parser.add_argument("--seconds", type=float, help="about how long it may take")
     parser.add_argument("--out", type=Path, help="the file to write, not the one that torchext reads by itself")
     parser.add_argument("--verbose", action="store_true", help="print every measurement")
     options = parser.parse_args(arguments)
+    device = options.device or ("cuda" if torch.cuda.is_available() and _op.GPU else "cpu")
     everyone = torch.get_num_threads()
-    counts = options.threads or sorted({1, everyone})
+    counts = [1] if device == "cuda" else options.threads or sorted({1, everyone})
     seconds = options.seconds or _BUDGET[options.quick]
     known = {module.op for each in _MODULES for module in each.FAMILIES}
     if unknown := set(options.op) - known:
         parser.error(f"--op: {sorted(unknown)[0]!r}, expected among {', '.join(sorted(known))}")
-    kind = _device_kind.cpu()
+    kind = _device_kind.gpu() if device == "cuda" else _device_kind.cpu()
     before = {(f, row): f.steps[row] for m in _MODULES for f in m.FAMILIES for row in range(f.count)}
-    print(f"measuring {kind}, threads {', '.join(map(str, counts))}: about {seconds / 60:.0f} min", file=sys.stderr)
-    measured = measure(options.op, options.quick, seconds, counts, options.verbose)
+    what = kind if device == "cuda" else f"{kind}, threads {', '.join(map(str, counts))}"
+    print(f"measuring {what}: about {seconds / 60:.0f} min", file=sys.stderr)
+    measured = measure(device, options.op, options.quick, seconds, counts, options.verbose)
     path = options.out or _table_in_force.users(kind)
-    written = keep(path, "cpu", kind, measured)
+    written = keep(path, device, kind, measured)
     found = changes(before, measured)
     print("\n".join(found) or "nothing changed")
     print(f"{len(found)} of {len(measured)} rows measured changed; {written} rows in {path}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .._max_pool2d_route import CPU
+from .._max_pool2d_route import CPU, GPU
 from .._table import Family
 from ..max_pool2d import max_pool2d, max_pool2d_with_indices
-from .samples import When, draw, in_layout, powers, step
+from .samples import When, as_on_cpu, draw, in_layout, powers, step
 
-FAMILIES = (CPU,)
+FAMILIES = (CPU, GPU)
 _WINDOWS = {"apart": {"kernel_size": 2}, "overlapping": {"kernel_size": 3, "stride": 2, "padding": 1}}
 
 
@@ -18,14 +18,16 @@ def stands_for(when: When) -> list[When]:
 
 
 def candidates(family: Family, when: When) -> bool:
-    return True
+    return family is CPU or when["windows"] in _WINDOWS
 
 
 def sizes(family: Family, when: When) -> list[int]:
-    return powers(6, 22)
+    return powers(12, 28) if family is GPU else powers(6, 22)
 
 
 def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+    if family is GPU:
+        when = as_on_cpu(when, indices="no")
     x = in_layout(draw(when, *shape(size)), when)
     window = _WINDOWS[when["windows"]]
     if when["indices"] == "yes":

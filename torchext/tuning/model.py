@@ -17,7 +17,7 @@ from .._buffers import Buffers
 from .._table import FAMILIES, ROUTES, Family
 from ..explain import columns
 from . import machine, search
-from .clock import FULL, Clock, Ratio
+from .clock import FULL, Clock, Ratio, collected
 from .samples import step
 
 _HALF_OCTAVE = 2**0.5  # what is measured at one size holds for sizes up to so many times larger or smaller
@@ -83,9 +83,10 @@ def tune(model: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Tuning:
     Clock("cuda" if _captures() else "cpu")
     calls = _different(_calls_of(model, args, kwargs))
     found: list[tuple[Tuned, search.Cell]] = []
-    for call in calls:
-        for family in FAMILIES.values():
-            found += _measure(call, family)
+    with collected():
+        for call in calls:
+            for family in FAMILIES.values():
+                found += _measure(call, family)
     found.sort(key=lambda pair: pair[1].seconds)  # where two calls are of one row and size the longer one decides
     for _, cell in found:
         steps = cell.family.steps[cell.row]

@@ -11,6 +11,14 @@ from torch import Tensor
 When = dict[str, str]
 
 
+BYTES = {"4 or 8": "float32", "2": "bfloat16"}  # of a GPU's rows: the dtype that stands for those of as many bytes
+
+
+def as_on_cpu(when: When, **classes: str) -> When:
+    """A GPU's row in the classes of the CPU's samples: with gradient, unless it tells."""
+    return {"dtype": BYTES[when["bytes"]], "gradient": "yes", "threads": "one"} | when | classes
+
+
 def powers(low: int, high: int, step: int = 2) -> list[int]:
     """Two to the power of every `step`-th number from `low` to `high`."""
     return [1 << bits for bits in range(low, high + 1, step)]

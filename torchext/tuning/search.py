@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from .. import _choice
-from .._table import ANY, DIRECT, ROUTES, WINOGRAD, Family, Steps
-from .clock import Clock, Effort, Ratio, collected, race, winner
+from .._table import ANY, DIRECT, NATIVE, ROUTES, TRITON, WINOGRAD, Family, Steps
+from .clock import Clock, Effort, Ratio, graph_of, race, winner
 from .samples import When
 
 Rung = Callable[[], Sequence[Callable[[], object]]]
@@ -40,8 +40,11 @@ class Cell:
 def candidates(family: Family, row: int) -> list[int]:
     """The routes that calls of this row can have beside the first, stock's."""
     others = list(family.routes[1:])
+    when = family.when(row)
+    if "serving" in when:  # a GPU's tensors are served by one of the two
+        others.remove(TRITON if when["serving"] == "native" else NATIVE)
     if WINOGRAD in others:
-        winograds = family.when(row)["channels"].startswith("Winograd's")
+        winograds = when["channels"].startswith("Winograd's")
         others.remove(DIRECT if winograds else WINOGRAD)
     return others
 
@@ -61,8 +64,10 @@ def placed(family: Family, call: Callable[[], object]) -> tuple[int, int]:
     raise Unmeasurable("; ".join(f"{choice.op}: {choice.why or choice.row}" for choice in choices))
 
 
-def measure(family: Family, calls: Sequence[Callable[[], object]], clock: Clock, effort: Effort) -> Cell:
-    """Times samples of one row and about one size."""
+def measure(
+    family: Family, calls: Sequence[Callable[[], object]], clock: Clock, effort: Effort, captured: bool = False
+) -> Cell:
+    """Times samples of one row and about one size; on a GPU as they are, or captured in a CUDA graph."""
     places, usable = [], []
     for call in calls:
         try:
@@ -75,14 +80,13 @@ def measure(family: Family, calls: Sequence[Callable[[], object]], clock: Clock,
     row = places[0][0]
     if any(place[0] != row for place in places):
         raise Unmeasurable(f"samples of rows {sorted({place[0] for place in places})}")
-    cell = Cell(family, row, max(size for _, size in places), family.routes[0], 0.0)
+    cell = Cell(family, row + captured, max(size for _, size in places), family.routes[0], 0.0)
     others = candidates(family, row)
-    within = functools.partial(_timed, family)
-    with collected():
-        for call in usable:
-            seconds, ratios = race(within(family.routes[0], call), {r: within(r, call) for r in others}, clock, effort)
-            cell.seconds = max(cell.seconds, seconds)
-            cell.samples.append(ratios)
+    within = functools.partial(_replayed if captured else _timed, family)
+    for call in usable:
+        seconds, ratios = race(within(family.routes[0], call), {r: within(r, call) for r in others}, clock, effort)
+        cell.seconds = max(cell.seconds, seconds)
+        cell.samples.append(ratios)
     cell.route = winner(family.routes[0], cell.samples)
     return cell
 
@@ -93,6 +97,12 @@ def _timed(family: Family, route: int, call: Callable[[], object]) -> Callable[[
             return clock.seconds(call, repeats)
 
     return seconds
+
+
+def _replayed(family: Family, route: int, call: Callable[[], object]) -> Callable[[Clock, int], float]:
+    with family.forced(route):
+        graph = graph_of(call)
+    return lambda clock, repeats: clock.seconds(graph.replay, repeats)
 
 
 def climb(family: Family, when: When, ladder: Sequence[Rung], clock: Clock, effort: Effort) -> list[Cell]:
@@ -117,7 +127,7 @@ def climb(family: Family, when: When, ladder: Sequence[Rung], clock: Clock, effo
 
 def _cell(family: Family, when: When, rung: Rung, clock: Clock, effort: Effort) -> Cell | None:
     try:
-        cell = measure(family, rung(), clock, effort)
+        cell = measure(family, rung(), clock, effort, when.get("captured") == "yes")
     except Unmeasurable:
         return None
     if cell.row != family.row(**when):
