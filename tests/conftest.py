@@ -15,6 +15,7 @@ os.environ.setdefault("TORCHEXT_TABLE", "shipped")  # not what somebody measured
 from conv2d_cases import conv2d_kernel  # noqa: F401
 from gpu_cases import cudnn, gpu  # noqa: F401
 from matrix import DTYPES, GPU, GPU_KERNELS, ISAS, OVERLOADS, Case, on_device_of, on_isa
+from tuning_cases import timetable  # noqa: F401
 from what_ran import saved_bytes, trace  # noqa: F401
 
 import torchext

@@ -21,11 +21,11 @@ def place_of(row):
     x = torch.empty(row["shape"], device="meta", dtype=dtype)
     x = x.contiguous(memory_format=layout) if x.dim() == 4 else x
     if row["op"] == "cross_entropy":
-        return _cross_entropy_route.GPU, _cross_entropy_route.on_gpu(x, torch.empty(1, dtype=torch.int64))
+        return _cross_entropy_route.on_gpu(x, torch.empty(1, dtype=torch.int64))
     if row["op"] == "max_pool2d":
         side, stride = (int(part[0]) for part in row["size"].split()[-1].split("x")[1].split("/"))
-        return _max_pool2d_route.GPU, _max_pool2d_route.on_gpu(x, side, stride, 1, False)
-    return _dropout_route.GPU, _dropout_route.on_gpu(x, x.numel(), False)
+        return _max_pool2d_route.on_gpu(x, side, stride, 1, False)
+    return _dropout_route.on_gpu(x, x.numel(), False)
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.parent.name)
@@ -36,7 +36,7 @@ def test_the_table_takes_what_the_committed_run_took_and_no_row_of_it_was_slower
         stock, auto, ours = row["stock"], row["auto"], row["auto"]["route"] == "native"
         place = place_of(row)
         if place is not None:
-            family, (number, size) = place
+            family, number, size = place
             assert family.route(number, size) == (NATIVE if ours else STOCK), row
         for figure in ("training_device", "training_call", "forward_device", "forward_call") if ours else ():
             assert stock[figure] >= auto[figure], (row["op"], row["size"], figure)

@@ -37,7 +37,7 @@ _CONV = {
     "gradient": "no",
     "images": "to 7",
     "window": "to 24 taps",
-    "channels": "others",
+    "channels": "to 12",
     "strided": "no",
 }
 _LOSS = {"dtype": "float32", "gradient": "yes", "form": "reduced rows", "classes": "to 15"}
@@ -144,7 +144,7 @@ def test_each_call_goes_the_way_of_its_row(name):
 
 def test_a_pooled_convolution_finds_its_row():
     call = lambda: F.conv2d_relu_max_pool2d(ones(64, 1, 28, 28), ones(6, 1, 5, 5), pool_kernel_size=2)
-    classes = {"images": "more", "window": "more", "channels": "to 4", "threads": THREADS}
+    classes = {"images": "more", "window": "more", "channels": "one", "threads": THREADS}
     assert placed("conv2d_relu_max_pool2d", call) == ({**_CONV, **classes}, 784 * 13)
 
 

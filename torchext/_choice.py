@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from . import _chosen, _op
-from ._table import Family
+from ._table import Decided
 
 MEASURED = "stock measured faster at this size"
-Decided = tuple[Family, int | None, int]  # a family of the table, the number of the row (None: all rows), and the size
 
 _is_compiling = torch.compiler.is_dynamo_compiling
 

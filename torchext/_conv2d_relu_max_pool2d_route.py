@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from . import _conv2d_route, _gpu, _op
-from ._conv2d_route import CLASSES, WINOGRADS
-from ._table import APART, DIRECT, NATIVE, NO_YES, TRITON, WINOGRAD, Family
+from ._conv2d_route import CHANNELS, CLASSES, FEW_WINOGRADS
+from ._table import APART, DIRECT, NATIVE, NO_YES, TRITON, WINOGRAD, Decided, Family
 
 _TAPS = 32, 160  # of all channels: a library's tensor cores win with the depth of the product
 
@@ -22,12 +22,15 @@ GPU = Family(
 )  # fmt: skip
 
 
-def on_cpu(x: Tensor, w: Tensor, stride, padding, dilation, groups, gradient: bool) -> tuple[int, int] | None:
+def on_cpu(x: Tensor, w: Tensor, stride, padding, dilation, groups, gradient: bool) -> Decided | None:
     """The row and the size of a pooled convolution on the CPU; None where there is none."""
-    place = _conv2d_route.on_cpu(x, w, stride, padding, dilation, groups, gradient)
-    if place is None or place[0] // 4 % 6 < WINOGRADS - 1:
-        return place
-    return place[0], x.shape[1:].numel() + 2 * x.shape[2:].numel() * w.shape[0]
+    found = _conv2d_route.on_cpu(x, w, stride, padding, dilation, groups, gradient)
+    if found is None:
+        return None
+    _, row, size = found
+    if row // 4 % len(CHANNELS) < FEW_WINOGRADS:
+        return CPU, row, size
+    return CPU, row, x.shape[1:].numel() + 2 * x.shape[2:].numel() * w.shape[0]
 
 
 def _row_on_gpu(bytes_each: int, w: Tensor) -> int | None:
@@ -38,10 +41,10 @@ def _row_on_gpu(bytes_each: int, w: Tensor) -> int | None:
     return ((_gpu.SERVING.index(serving) * 2 + (bytes_each == 2)) * 3 + depth) * 2
 
 
-def on_gpu(x: Tensor, w: Tensor, results: int) -> tuple[int, int] | None:
+def on_gpu(x: Tensor, w: Tensor, results: int) -> Decided | None:
     """The same of so many results before pooling, on a GPU where no graph is captured."""
     row = _row_on_gpu(x.dtype.itemsize, w)
-    return None if row is None else (row, results)
+    return None if row is None else (GPU, row, results)
 
 
 def may_be_ours_on_gpu(x: Tensor, w: Tensor) -> bool:

@@ -20,18 +20,19 @@ from ._table import (
     THREADS,
     TRITON,
     WINOGRAD,
+    Decided,
     Family,
     several_threads,
 )
 
 IMAGES = "one", "to 7", "to 63", "more"
 WINDOWS = "one tap", "to 24 taps", "more"
-CHANNELS = "to 4", "others", "in blocks of 16", "in groups", "Winograd's to 48", "Winograd's"
+CHANNELS = "one", "to 4", "to 12", "others", "in blocks of 16", "in groups", "Winograd's to 48", "Winograd's"
 CLASSES = {
     "dtype": FLOATS, "gradient": NO_YES, "images": IMAGES, "window": WINDOWS, "channels": CHANNELS,
     "strided": NO_YES, "threads": THREADS,
 }  # fmt: skip
-FEW_CHANNELS, OTHER_CHANNELS, BLOCKS, GROUPS, FEW_WINOGRADS, WINOGRADS = range(len(CHANNELS))
+ONE, FEW, SOME, OTHERS, BLOCKS, GROUPS, FEW_WINOGRADS, WINOGRADS = range(len(CHANNELS))
 
 
 def unit(when: dict[str, str]) -> str:
@@ -61,7 +62,7 @@ def is_winograds(x: Tensor, w: Tensor, stride, padding, dilation, groups) -> boo
     return padding is not None and max(padding) < r
 
 
-def on_cpu(x: Tensor, w: Tensor, stride, padding, dilation, groups: Any, gradient: bool) -> tuple[int, int] | None:
+def on_cpu(x: Tensor, w: Tensor, stride, padding, dilation, groups: Any, gradient: bool) -> Decided | None:
     """The row and the size of a convolution on the CPU, read off its arguments in 2 us; None where there is none."""
     dtype, strides = DTYPE.get(x.dtype), stride if type(stride) is tuple and len(stride) == 2 else pair(stride)
     shape, filters = x.shape, w.shape
@@ -81,21 +82,26 @@ def on_cpu(x: Tensor, w: Tensor, stride, padding, dilation, groups: Any, gradien
         channels = FEW_WINOGRADS if c <= 48 else WINOGRADS
         size = (n * ((h + 1) // 2) * ((width + 1) // 2) << 12) // (c * k)
     else:
-        blocks = c % 16 == 0 and k % 16 == 0
-        channels = GROUPS if groups > 1 else FEW_CHANNELS if c <= 4 else BLOCKS if blocks else OTHER_CHANNELS
+        if groups > 1:
+            channels = GROUPS
+        elif c % 16 == 0 and k % 16 == 0:
+            channels = BLOCKS
+        else:
+            channels = ONE if c == 1 else FEW if c <= 4 else SOME if c <= 12 else OTHERS
         if few:
             size = area * c * k * taps // (down * across * groups)
         else:
             size = area * c + 2 * area * k // (down * across)
-    row = (((dtype * 2 + (1 if gradient else 0)) * 4 + images) * 3 + window) * 6 + channels
-    return (row * 2 + (1 if down > 1 or across > 1 else 0)) * 2 + several_threads(), size
+    row = (((dtype * 2 + (1 if gradient else 0)) * 4 + images) * 3 + window) * 8 + channels
+    row = (row * 2 + (1 if down > 1 or across > 1 else 0)) * 2 + several_threads()
+    return CPU, row, size
 
 
-def on_gpu(x: Tensor, w: Tensor, stride, gradient: bool) -> tuple[int, int] | None:
+def on_gpu(family: Family, x: Tensor, w: Tensor, stride, gradient: bool) -> Decided | None:
     """The same on a GPU, where no graph is captured; conv2d and conv2d_relu have each their rows."""
     serving, strides = _op.GPU.get("conv2d"), pair(stride)
     if serving is None or strides is None or min(strides) < 1 or x.dim() != 4 or w.dim() != 4:
         return None
     n, _, h, width = x.shape
     row = (_gpu.SERVING.index(serving) * 2 + (x.dtype.itemsize == 2)) * 2 + (1 if gradient else 0)
-    return row * 2, n * w.shape[0] * h * width // (strides[0] * strides[1])
+    return family, row * 2, n * w.shape[0] * h * width // (strides[0] * strides[1])

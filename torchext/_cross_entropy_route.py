@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _gpu, _op
-from ._table import DTYPE, FLOATS, NATIVE, NO_YES, STOCK, THREADS, TRITON, Family, several_threads
+from ._table import DTYPE, FLOATS, NATIVE, NO_YES, STOCK, THREADS, TRITON, Decided, Family, several_threads
 
 # Of so many classes a row fills stock's vectors; on a GPU the kernels of ours change at these.
 _CLASSES = 15, 512
@@ -33,7 +33,7 @@ def _step(value: int, mosts: tuple[int, ...]) -> int:
     return count
 
 
-def on_cpu(x: Tensor, target: Tensor, reduction: str, gradient: bool) -> tuple[int, int] | None:
+def on_cpu(x: Tensor, target: Tensor, reduction: str, gradient: bool) -> Decided | None:
     """The row and the size of a loss on the CPU; None where there is none."""
     dtype, sizes = DTYPE.get(x.dtype), x.shape
     dims = len(sizes)
@@ -47,13 +47,14 @@ def on_cpu(x: Tensor, target: Tensor, reduction: str, gradient: bool) -> tuple[i
     else:
         form = NONE if reduction == "none" else MEAN
     row = (((dtype * 2 + gradient) * 4 + form) * 3 + _step(classes, _CLASSES)) * 2 + several_threads()
-    return row, x.numel()
+    return CPU, row, x.numel()
 
 
-def on_gpu(x: Tensor, target: Tensor) -> tuple[int, int] | None:
+def on_gpu(x: Tensor, target: Tensor) -> Decided | None:
     """The same on a GPU, of class indices; probabilities were not measured there."""
     serving, dims = _op.GPU.get("cross_entropy"), x.dim()
     if serving is None or dims < 2 or target.dtype is not torch.int64:
         return None
     kind = 3 if dims > 2 else _step(x.shape[1], _GPU_CLASSES)
-    return (((_gpu.SERVING.index(serving) * 2 + (x.dtype.itemsize == 2)) * 4 + kind) * 2), x.numel()
+    row = (_gpu.SERVING.index(serving) * 2 + (x.dtype.itemsize == 2)) * 4 + kind
+    return GPU, row * 2, x.numel()

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from . import _observers
-from ._choice import Decided, note
+from ._choice import note
 from ._private import dynamo_backend
 from ._servable import PLAIN
+from ._table import Decided
 
 REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError)
 _is_compiling = torch.compiler.is_dynamo_compiling
@@ -66,7 +67,7 @@ def _refused(ours: Callable, counterpart: Callable, wants: str, args: tuple, kwa
 
 
 def call_stock(
-    op: str, why: str, wants: str, function: Callable, names: Sequence[str], *args: Any, decided: Decided | None = None
+    op: str, why: str, decided: Decided | None, wants: str, function: Callable, names: Sequence[str], *args: Any
 ) -> Any:
     """Serves the call by stock, its arguments by position: keywords take 1 to 3 us of calls that take 10.
 

@@ -14,6 +14,7 @@ from ._table import (
     STOCK,
     THREADS,
     TRITON,
+    Decided,
     Family,
     several_threads,
 )
@@ -32,7 +33,7 @@ GPU = Family(
 )  # fmt: skip
 
 
-def on_cpu(x: Tensor, w: Tensor, relu: bool, gradient: bool) -> tuple[int, int] | None:
+def on_cpu(x: Tensor, w: Tensor, relu: bool, gradient: bool) -> Decided | None:
     """The row and the size of a product on the CPU; None where there is none."""
     shape, dtype = w.shape, DTYPE.get(x.dtype)
     if len(shape) != 2 or dtype is None:
@@ -41,13 +42,13 @@ def on_cpu(x: Tensor, w: Tensor, relu: bool, gradient: bool) -> tuple[int, int] 
     elements = x.numel()
     wide, several = 1 if columns > _FEW else 0, 1 if elements > depth else 0
     row = ((((relu * 4 + dtype) * 2 + gradient) * 2 + wide) * 2 + several) * 2 + several_threads()
-    return row, elements * columns
+    return CPU, row, elements * columns
 
 
-def on_gpu(x: Tensor, w: Tensor, relu: bool, gradient: bool) -> tuple[int, int] | None:
+def on_gpu(x: Tensor, w: Tensor, relu: bool, gradient: bool) -> Decided | None:
     """The same on a GPU, where no graph is captured."""
     serving = _op.GPU.get("linear_relu")
     if serving is None or w.dim() != 2:
         return None
     row = ((relu * 2 + _gpu.SERVING.index(serving)) * 2 + (x.dtype.itemsize == 2)) * 2 + gradient
-    return row * 2, x.numel() * w.shape[0]
+    return GPU, row * 2, x.numel() * w.shape[0]

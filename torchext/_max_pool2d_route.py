@@ -7,7 +7,7 @@ from torch import Tensor
 from . import _gpu, _op
 from ._op import wants_grad
 from ._shapes import is_channels_last, window_of
-from ._table import DTYPE, FLOATS, NATIVE, NO_YES, STOCK, THREADS, TRITON, Family, several_threads
+from ._table import DTYPE, FLOATS, NATIVE, NO_YES, STOCK, THREADS, TRITON, Decided, Family, several_threads
 
 LAYOUTS, WINDOWS = ("contiguous", "channels_last"), ("apart", "overlapping")
 CPU = Family(
@@ -34,16 +34,16 @@ def _layout(x: Tensor) -> int:
     return 0 if x.is_contiguous() or not is_channels_last(x) else 1
 
 
-def on_cpu(x: Tensor, kernel_size, stride, indices) -> tuple[int, int] | None:
+def on_cpu(x: Tensor, kernel_size, stride, indices) -> Decided | None:
     """The row and the size of a pooling on the CPU; None where there is none."""
     dtype = DTYPE.get(x.dtype)
     if dtype is None:
         return None
     row = ((dtype * 2 + wants_grad(x)) * 2 + _layout(x)) * 2 + _overlap(kernel_size, stride)
-    return (row * 2 + (1 if indices else 0)) * 2 + several_threads(), x.numel()
+    return CPU, (row * 2 + (1 if indices else 0)) * 2 + several_threads(), x.numel()
 
 
-def on_gpu(x: Tensor, kernel_size, stride, dilation, indices) -> tuple[int, int] | None:
+def on_gpu(x: Tensor, kernel_size, stride, dilation, indices) -> Decided | None:
     """The same on a GPU, where no graph is captured. Windows of at most 3 x 3 were measured there."""
     serving, window = _op.GPU.get("max_pool2d"), window_of(kernel_size, stride, 0, dilation)
     if serving is None or window is None:
@@ -51,4 +51,4 @@ def on_gpu(x: Tensor, kernel_size, stride, dilation, indices) -> tuple[int, int]
     kh, kw, _, _, _, _, dh, dw = window
     windows = 2 if indices or max(kh, kw) > 3 or max(dh, dw) > 1 else _overlap(kernel_size, stride)
     row = (_gpu.SERVING.index(serving) * 2 + (x.dtype.itemsize == 2)) * 2 + _layout(x)
-    return (row * 3 + windows) * 2, x.numel()
+    return GPU, (row * 3 + windows) * 2, x.numel()

@@ -20,6 +20,7 @@ GPU: dict[str, str] = {}  # by stem, what serves a GPU's tensors here: "native",
 
 SERVED: dict[str, set[str]] = {"simt": set(), "triton": set()}  # by each backend, the ops that have an overload of it
 _name = _chosen.name
+_is_grad_enabled = torch.is_grad_enabled  # 0.1 us less than by its name
 
 
 def define(name: str, signature: str, fake: Callable, cpu_only: bool = False) -> Callable:
@@ -121,10 +122,9 @@ def _eager(function: type[Function], backend: str | None) -> type[Function]:
 
 def wants_grad(*tensors: Tensor | None) -> bool:
     """Whether autograd must see this call."""
-    if torch.is_grad_enabled():
-        for t in tensors:
-            if t is not None and t.requires_grad:
-                return True
+    for t in tensors:
+        if t is not None and t.requires_grad:
+            return _is_grad_enabled()
     return False
 
 

@@ -158,6 +158,7 @@ class Family:
 
 
 FAMILIES: dict[tuple[str, str], Family] = {}
+Decided = tuple[Family, int | None, int]  # who was asked: the family, the number of the row (None: all rows), the size
 
 
 class _Always:

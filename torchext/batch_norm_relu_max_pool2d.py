@@ -153,8 +153,8 @@ def _decide(x):
     """The row of the table that decides on this call and its route; ours where it has no say."""
     if not auto():
         return None, NATIVE
-    place = on_cpu(x)
-    return (CPU, *place), CPU.route(*place)
+    decided = on_cpu(x)
+    return decided, CPU.route(decided[1], decided[2])
 
 
 @drop_in(_composed, _WANTS)
@@ -206,9 +206,8 @@ def batch_norm_relu_max_pool2d(
     if route == APART:
         why = why or (MEASURED if plan is not None else "a pooling only stock takes")
         arguments = input, running_mean, running_var, weight, bias, training, momentum, eps, *pool
-        return call_stock(
-            "batch_norm_relu_max_pool2d", why, _WANTS, _by_position, _NAMES, *arguments, decided=decided
-        )  # fmt: skip
+        op = "batch_norm_relu_max_pool2d"
+        return call_stock(op, why, decided, _WANTS, _by_position, _NAMES, *arguments)
     note_ours("batch_norm_relu_max_pool2d", "batch_norm_relu_max_pool2d", input, decided)
     oh, ow, window = plan
     channels_last = is_channels_last(input)

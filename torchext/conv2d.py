@@ -127,10 +127,10 @@ def _decide(x, w, options, of_gpu):
         return None, NATIVE
     gradient = wants_grad(x, w)
     if x.is_cuda:
-        place = on_gpu(x, w, options[0], gradient)
-        return (None, STOCK) if place is None else ((of_gpu, *place), _gpu.route(of_gpu, *place))
-    place = on_cpu(x, w, *options, gradient)
-    return (None, NATIVE) if place is None else ((CPU, *place), CPU.route(*place))
+        decided = on_gpu(of_gpu, x, w, options[0], gradient)
+        return decided, STOCK if decided is None else _gpu.route(*decided)
+    decided = on_cpu(x, w, *options, gradient)
+    return decided, NATIVE if decided is None else CPU.route(decided[1], decided[2])
 
 
 def _serve(kind, x, w, b, *options) -> Tensor:
@@ -145,10 +145,10 @@ def _serve(kind, x, w, b, *options) -> Tensor:
             return y
     found = MEASURED if route in (STOCK, LIBRARY) else plan("conv2d", x, w, b, *options)
     if type(found) is str:
-        return call_stock(op, found, WANTS, stock, NAMES, x, w, b, *options, decided=decided)
+        return call_stock(op, found, decided, WANTS, stock, NAMES, x, w, b, *options)
     by = BY_WINOGRAD if route == WINOGRAD else _conv2d_plan.algorithm(x, w, found)
     if by == LIBRARYS and auto():
-        return call_stock(op, "an image too large for our kernel", WANTS, stock, NAMES, x, w, b, *options)
+        return call_stock(op, "an image too large for our kernel", None, WANTS, stock, NAMES, x, w, b, *options)
     note_ours(op, "conv2d", x, decided)
     if wants_grad(x, w, b):
         return function.call(x, w, b, (*found.geometry, by))

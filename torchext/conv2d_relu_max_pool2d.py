@@ -14,7 +14,7 @@ from . import _chains, _conv2d_plan, _gpu
 from ._choice import note_ours
 from ._conv2d_plan import BY_WINOGRAD, WANTS, is_single, plan
 from ._conv2d_relu_max_pool2d_plan import fits_direct, halves, windows_of
-from ._conv2d_relu_max_pool2d_route import CPU, GPU, may_be_ours_on_gpu, on_cpu, on_gpu
+from ._conv2d_relu_max_pool2d_route import CPU, may_be_ours_on_gpu, on_cpu, on_gpu
 from ._gate import call_stock, drop_in
 from ._max_pool2d_backward import put
 from ._op import Function, define, twice_differentiable, wants_grad
@@ -118,18 +118,18 @@ def _is_apart(x, w, options) -> bool:
         return False
     if x.is_cuda:
         return x.dim() == 4 and w.dim() == 4 and not may_be_ours_on_gpu(x, w)
-    place = on_cpu(x, w, *options, wants_grad(x, w))
-    return place is not None and CPU.route(*place) == APART
+    decided = on_cpu(x, w, *options, wants_grad(x, w))
+    return decided is not None and CPU.route(decided[1], decided[2]) == APART
 
 
 def _decide(x, w, options, gradient, found, windows, ceil_mode):
     """The row of the table that decides and its route; where it has no say, ours wherever a kernel fits."""
     if auto() and not x.is_cpu:
-        place = on_gpu(x, w, x.shape[0] * w.shape[0] * math.prod(found.out))
-        decided, route = (GPU, *place), _gpu.route(GPU, *place)
+        decided = on_gpu(x, w, x.shape[0] * w.shape[0] * math.prod(found.out))
+        route = _gpu.route(*decided)
     elif auto():
-        place = on_cpu(x, w, *options, wants_grad(x, w))
-        decided, route = (CPU, *place), CPU.route(*place)
+        decided = on_cpu(x, w, *options, wants_grad(x, w))
+        route = CPU.route(decided[1], decided[2])
     else:
         decided, route = None, _OURS.get(_conv2d_plan.algorithm(x, w, found), APART)
     if route == WINOGRAD:
@@ -193,7 +193,7 @@ def conv2d_relu_max_pool2d(
     if windows is None:
         why = found if type(found) is str else "a pooling only stock takes"
         arguments = input, weight, bias, *options, *pool
-        return call_stock("conv2d_relu_max_pool2d", why, _WANTS, _by_position, _NAMES, *arguments)
+        return call_stock("conv2d_relu_max_pool2d", why, None, _WANTS, _by_position, _NAMES, *arguments)
     gradient = wants_grad(input, weight, bias)
     decided, route = _decide(input, weight, options, gradient, found, windows, pool_ceil_mode)
     if route == APART:

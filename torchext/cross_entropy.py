@@ -23,7 +23,7 @@ from ._cross_entropy_backward import (
     scaled,
     target_gradient,
 )
-from ._cross_entropy_route import CPU, GPU, on_cpu, on_gpu
+from ._cross_entropy_route import CPU, on_cpu, on_gpu
 from ._gate import call_stock, drop_in
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._private import cross_entropy_loss, legacy_reduction
@@ -178,10 +178,10 @@ def _decide(x, target, reduction):
     if type(x) not in PLAIN or type(target) not in PLAIN or not auto():
         return None, NATIVE
     if x.is_cuda:
-        place = on_gpu(x, target)
-        return (None, STOCK) if place is None else ((GPU, *place), _gpu.route(GPU, *place))
-    place = None if _is_compiling() else on_cpu(x, target, reduction, wants_grad(x, target))
-    return (None, NATIVE) if place is None else ((CPU, *place), CPU.route(*place))
+        decided = on_gpu(x, target)
+        return decided, STOCK if decided is None else _gpu.route(*decided)
+    decided = None if _is_compiling() else on_cpu(x, target, reduction, wants_grad(x, target))
+    return decided, NATIVE if decided is None else CPU.route(decided[1], decided[2])
 
 
 @drop_in(F.cross_entropy, _WANTS)
@@ -228,7 +228,7 @@ def cross_entropy(
     plain = isinstance(reduction, str) and reduction in _REDUCTIONS and size_average is reduce is None
     if route == STOCK and plain and not _is_compiling():
         arguments = input, target, weight, _REDUCTIONS[reduction], ignore_index, label_smoothing
-        return call_stock("cross_entropy", MEASURED, _WANTS, cross_entropy_loss, _NAMES, *arguments, decided=decided)
+        return call_stock("cross_entropy", MEASURED, decided, _WANTS, cross_entropy_loss, _NAMES, *arguments)
     if size_average is not None or reduce is not None:
         reduction = legacy_reduction(size_average, reduce)
     if torch.is_autocast_enabled("cuda" if isinstance(input, Tensor) and input.is_cuda else "cpu"):
@@ -237,7 +237,7 @@ def cross_entropy(
     if why is not None or route == STOCK:
         named = weight, None, ignore_index, None, reduction, label_smoothing
         why, stock = why or MEASURED, F.cross_entropy
-        return call_stock("cross_entropy", why, _WANTS, stock, _ALL_NAMES, input, target, *named, decided=decided)
+        return call_stock("cross_entropy", why, decided, _WANTS, stock, _ALL_NAMES, input, target, *named)
     note_ours("cross_entropy", "cross_entropy", input, decided)
     options = ignore_index, label_smoothing, _REDUCTIONS[reduction]
     try:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from . import _gpu
 from ._choice import MEASURED, note_ours
 from ._counterpart import Counterpart
-from ._dropout_route import CPU, GPU, on_cpu, on_gpu
+from ._dropout_route import CPU, on_cpu, on_gpu
 from ._gate import call_stock, drop_in
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._private import is_view
@@ -125,10 +125,10 @@ def decide(x: Tensor, draws: int, channels: bool):
     if type(x) not in PLAIN or not auto():
         return None, NATIVE
     if x.is_cuda:
-        place = on_gpu(x, draws, channels)
-        return (None, STOCK) if place is None else ((GPU, *place), _gpu.route(GPU, *place))
-    place = None if torch.compiler.is_compiling() else on_cpu(x, draws, channels, wants_grad(x))
-    return (None, NATIVE) if place is None else ((CPU, *place), CPU.route(*place))
+        decided = on_gpu(x, draws, channels)
+        return decided, STOCK if decided is None else _gpu.route(*decided)
+    decided = None if torch.compiler.is_compiling() else on_cpu(x, draws, channels, wants_grad(x))
+    return decided, NATIVE if decided is None else CPU.route(decided[1], decided[2])
 
 
 def _quick(x, p, training, inplace):
@@ -139,11 +139,11 @@ def _quick(x, p, training, inplace):
 
 def _serve(op, stock, input, p, training, inplace, coefficients):
     if training is False:
-        return call_stock(op, NOT_TRAINING, WANTS, stock, NAMES, input, p, training, inplace)
+        return call_stock(op, NOT_TRAINING, None, WANTS, stock, NAMES, input, p, training, inplace)
     decided, route = decide(input, input.numel(), False)
     why = MEASURED if route == STOCK else why_stocks(input, p, training, inplace)
     if why is not None:
-        return call_stock(op, why, WANTS, stock, NAMES, input, p, training, inplace, decided=decided)
+        return call_stock(op, why, decided, WANTS, stock, NAMES, input, p, training, inplace)
     note_ours(op, "dropout", input, decided)
     return (_in_place if inplace else _out_of_place)(input, p, *coefficients(p))
 

@@ -29,13 +29,13 @@ def _decide(x, leading):
 def _serve(op, stock, leading, noisy, input, p, training, inplace):
     """`leading` dimensions of the input have each a draw of their own; None where its rank is not ours."""
     if training is False:
-        return call_stock(op, NOT_TRAINING, WANTS, stock, NAMES, input, p, training, inplace)
+        return call_stock(op, NOT_TRAINING, None, WANTS, stock, NAMES, input, p, training, inplace)
     decided, route = _decide(input, leading)
     why = MEASURED if route == STOCK else why_stocks(input, p, training, inplace)
     if why is None and not leading:
         why = "a rank on which stock warns or raises"
     if why is not None:
-        return call_stock(op, why, WANTS, stock, NAMES, input, p, training, inplace, decided=decided)
+        return call_stock(op, why, decided, WANTS, stock, NAMES, input, p, training, inplace)
     note_ours(op, "dropout", input, decided)
     return noisy(input, _channels(input, leading), p, inplace)
 

@@ -20,7 +20,7 @@ from ._linear_cross_entropy_backward import (
     recompute,
     stock_saves,
 )  # fmt: skip
-from ._linear_cross_entropy_route import CPU, GPU, on_cpu, on_gpu
+from ._linear_cross_entropy_route import CPU, on_cpu, on_gpu
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._private import keeps_graph
 from ._servable import PLAIN, auto, why_not, why_stock
@@ -163,14 +163,12 @@ def _decide(x, w):
     """The row of the table that decides on this call and its route; ours where a GPU could not hold stock's logits."""
     if not auto():
         return None, NATIVE
-    place = (on_gpu if x.is_cuda else on_cpu)(x, w, wants_grad(x, w))
-    family = GPU if x.is_cuda else CPU
-    if place is None:
-        return None, NATIVE
-    route = _gpu.route(GPU, *place) if x.is_cuda else CPU.route(*place)
-    if route == STOCK and x.is_cuda and _gpu.lacks_memory(place[1], x):
-        return None, NATIVE
-    return (family, *place), route
+    if not x.is_cuda:
+        decided = on_cpu(x, w, wants_grad(x, w))
+        return decided, CPU.route(decided[1], decided[2])
+    decided = on_gpu(x, w, wants_grad(x, w))
+    route = _gpu.route(*decided)
+    return (None, NATIVE) if route == STOCK and _gpu.lacks_memory(decided[2], x) else (decided, route)
 
 
 _CHUNK_BYTES = 32 << 20  # of logits: the largest block the C library's heap gives again without asking the system
@@ -245,7 +243,7 @@ def linear_cross_entropy(
     if route == STOCK:
         why, stock = why or MEASURED, _by_position
         arguments = input, linear_weight, target, linear_bias, weight, reduction, ignore_index, label_smoothing, options
-        return call_stock("linear_cross_entropy", why, _WANTS, stock, _NAMES, *arguments, decided=decided)
+        return call_stock("linear_cross_entropy", why, decided, _WANTS, stock, _NAMES, *arguments)
     note_ours("linear_cross_entropy", "linear_cross_entropy", input, decided)
     x, t = (input, target) if input.dim() == 2 else (input.unsqueeze(0), target.unsqueeze(0))
     call = x, linear_weight, linear_bias, t, weight

@@ -13,7 +13,7 @@ from . import _chains, _gpu, _gpu_library
 from ._choice import MEASURED, note, note_ours
 from ._counterpart import Counterpart
 from ._gate import call_stock, drop_in
-from ._linear_relu_route import CPU, GPU, LIBRARYS_PRODUCT, OUR_PRODUCT, on_cpu, on_gpu
+from ._linear_relu_route import CPU, LIBRARYS_PRODUCT, OUR_PRODUCT, on_cpu, on_gpu
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._private import unsafe_view
 from ._saved import keep, kept
@@ -129,17 +129,20 @@ def _why_stock(x, w, b) -> str | None:
 
 def _serve(kind, x, w, b) -> Tensor:
     op, relu, stock, forward, function = kind
-    gradient = type(w) in PLAIN and wants_grad(x, w)
-    if type(w) in PLAIN and x.is_cuda and auto():
-        return _serve_gpu(kind, x, w, b, gradient)
-    place = on_cpu(x, w, relu, gradient) if type(w) in PLAIN else None
-    route = NATIVE if place is None else CPU.route(*place)
-    decided = None if place is None else (CPU, *place)
-    if route == STOCK and auto():
-        return call_stock(op, MEASURED, _WANTS, stock, _NAMES, x, w, b, decided=decided)
+    route, decided, gradient = NATIVE, None, False
+    if type(w) in PLAIN:
+        gradient = wants_grad(x, w)
+        if auto():
+            if x.is_cuda:
+                return _serve_gpu(kind, x, w, b, gradient)
+            decided = on_cpu(x, w, relu, gradient)
+            if decided is not None:
+                route = CPU.route(decided[1], decided[2])
+                if route == STOCK:
+                    return call_stock(op, MEASURED, decided, _WANTS, stock, _NAMES, x, w, b)
     why = _why_stock(x, w, b)
     if why is not None:
-        return call_stock(op, why, _WANTS, stock, _NAMES, x, w, b)
+        return call_stock(op, why, None, _WANTS, stock, _NAMES, x, w, b)
     note_ours(op, "linear_relu", x, decided)
     algorithm = LIBRARYS_PRODUCT if route == LIBRARY else OUR_PRODUCT
     if gradient or wants_grad(b):
@@ -150,16 +153,15 @@ def _serve(kind, x, w, b) -> Tensor:
 def _serve_gpu(kind, x, w, b, gradient) -> Tensor:
     """What "auto" takes on a GPU."""
     op, relu, stock, forward, function = kind
-    place = on_gpu(x, w, relu, gradient)
-    route = STOCK if place is None else _gpu.route(GPU, *place)
-    decided = None if place is None else (GPU, *place)
+    decided = on_gpu(x, w, relu, gradient)
+    route = STOCK if decided is None else _gpu.route(*decided)
     if route == LIBRARY:
         y = _gpu_library.linear_relu(x, w, b)
         if y is not None:
             note(op, "library", decided=decided)
             return y
     if route in (STOCK, LIBRARY) or _why_stock(x, w, b) is not None:
-        return call_stock(op, MEASURED, _WANTS, stock, _NAMES, x, w, b, decided=decided)
+        return call_stock(op, MEASURED, decided, _WANTS, stock, _NAMES, x, w, b)
     note_ours(op, "linear_relu", x, decided)
     return function.call(x, w, b, OUR_PRODUCT) if gradient or wants_grad(b) else _forward(forward, x, w, b, OUR_PRODUCT)
 

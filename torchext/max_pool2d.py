@@ -104,13 +104,13 @@ def _decide(x, kernel_size, stride, dilation, return_indices):
         size = x.numel()
         if size <= CPU.stock_to:
             return (CPU, None, size), STOCK
-        place = on_cpu(x, kernel_size, stride, return_indices)
-        return (None, NATIVE) if place is None else ((CPU, *place), CPU.route(*place))
+        decided = on_cpu(x, kernel_size, stride, return_indices)
+        return decided, NATIVE if decided is None else CPU.route(decided[1], decided[2])
     size = x.numel()
     if size <= GPU.stock_to:
         return (GPU, None, size), STOCK
-    place = on_gpu(x, kernel_size, stride, dilation, return_indices)
-    return (None, STOCK) if place is None else ((GPU, *place), _gpu.route(GPU, *place))
+    decided = on_gpu(x, kernel_size, stride, dilation, return_indices)
+    return decided, STOCK if decided is None else _gpu.route(*decided)
 
 
 def _stock(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
@@ -125,7 +125,7 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
     decided, route = _decide(input, kernel_size, stride, dilation, return_indices)
     plan = MEASURED if route == STOCK else _plan(input, *arguments)
     if type(plan) is str:
-        return call_stock(op, plan, _WANTS, _stock, _NAMES, input, *arguments, decided=decided)
+        return call_stock(op, plan, decided, _WANTS, _stock, _NAMES, input, *arguments)
     note_ours(op, "max_pool2d", input, decided)
     window, oh, ow = plan
     channels_last = is_channels_last(input)

@@ -41,8 +41,9 @@ def candidates(family: Family, when: When) -> bool:
     if when["dtype"] != "float32" and when["threads"] == "several":
         return False
     can_be_winograds = when["dtype"] == "float32" and when["strided"] == "no" and when["window"] != "one tap"
-    if when["channels"].startswith("Winograd's") and not can_be_winograds:
-        return False
+    if when["channels"].startswith("Winograd's"):
+        # Pooled, Winograd's pays by its backward, and is fused with gradient alone.
+        return can_be_winograds and (family is not POOLED or when["gradient"] == "yes")
     if when["channels"] == "in blocks of 16" and can_be_winograds:
         return False
     if when["strided"] == "yes" and when["channels"] == "in groups" and when["window"] != "to 24 taps":
@@ -63,8 +64,10 @@ def sizes(family: Family, when: When) -> list[int]:
 def _channels(when: When) -> tuple[tuple[int, int, int], ...]:
     """Pairs in and out, with their groups."""
     return {
-        "to 4": ((1, 8, 1), (3, 32, 1)),
-        "others": ((6, 16, 1), (24, 40, 1)),
+        "one": ((1, 6, 1), (1, 32, 1)),
+        "to 4": ((3, 16, 1), (3, 64, 1)),
+        "to 12": ((6, 16, 1), (10, 20, 1)),
+        "others": ((20, 50, 1), (48, 40, 1)),
         "in blocks of 16": ((16, 16, 1), (64, 64, 1)),
         "in groups": ((32, 32, 32), (32, 32, 4)),
         "Winograd's to 48": ((16, 16, 1), (32, 32, 1)),
@@ -98,7 +101,7 @@ def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
 def _call(when: When, sample: _Sample, pooled: bool) -> Callable[[], object]:
     """Of few channels it is a network's first layer, whose images want no gradient."""
     side = _SIDES[when["window"]]
-    first = when["channels"] == "to 4"
+    first = when["channels"] in ("one", "to 4")
     wants = when["gradient"] == "yes"
     x = draw(when, _IMAGES[when["images"]], sample.c, sample.side, sample.side, needs_grad=wants and not first)
     w = draw(when, sample.k, sample.c // sample.groups, side, side)

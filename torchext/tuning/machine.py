@@ -32,6 +32,7 @@ from .samples import When
 
 # What others are made of comes first: a pooled convolution's parts are routed before it is.
 _MODULES = (linear_relu, cross_entropy, dropout, max_pool2d, conv2d, linear_cross_entropy, batch_norm_relu_max_pool2d)
+_STEMS = {"conv2d_relu": "conv2d"}  # whose kernels serve a family, where they do not bear its name
 _THREADS = {False: "one", True: "several"}
 _BUDGET = {False: 300.0, True: 60.0}  # seconds
 
@@ -67,7 +68,7 @@ def jobs(device: str, threads: int, ops: list[str], quick: bool) -> list[Job]:
             for when in family.combinations():
                 if when.get("threads", _THREADS[threads > 1]) != _THREADS[threads > 1]:
                     continue
-                if when.get("serving") != _op.GPU.get(family.op) and device == "cuda":
+                if device == "cuda" and when["serving"] != _op.GPU.get(_STEMS.get(family.op, family.op)):
                     continue
                 if not module.candidates(family, when):
                     continue

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import _device_kind, _gate, _table_in_force
 from .._buffers import Buffers
-from .._table import FAMILIES, ROUTES, Family
+from .._table import APART, FAMILIES, ROUTES, Family
 from ..explain import columns
 from . import machine, search
 from .clock import FULL, Clock, Ratio, collected
@@ -84,23 +84,31 @@ def tune(model: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Tuning:
     calls = _different(_calls_of(model, args, kwargs))
     found: list[tuple[Tuned, search.Cell]] = []
     with collected():
-        for call in calls:
-            for family in FAMILIES.values():
-                found += _measure(call, family)
-    found.sort(key=lambda pair: pair[1].seconds)  # where two calls are of one row and size the longer one decides
-    for _, cell in found:
-        steps = cell.family.steps[cell.row]
-        low, high = int(cell.size / _HALF_OCTAVE), int(cell.size * _HALF_OCTAVE)
-        cell.family.steps[cell.row] = search.put(steps, low, high, cell.route)
-        cell.family.settle()
+        for fused in (False, True):  # what a fused op is beside depends on the routes of its parts
+            families = [family for family in FAMILIES.values() if (family.otherwise == APART) is fused]
+            measured = [pair for call in calls for family in families for pair in _measure(call, family)]
+            for _, cell in sorted(measured, key=_seconds):  # of two calls of one row and size the longer one decides
+                _take(cell)
+            found += measured
     return Tuning(tuple(tuned for tuned, _ in found), _keep({(cell.family, cell.row) for _, cell in found}))
+
+
+def _seconds(pair: tuple[Tuned, search.Cell]) -> float:
+    return pair[1].seconds
+
+
+def _take(cell: search.Cell) -> None:
+    """Routes calls of the cell's row about its size by what won."""
+    low, high = int(cell.size / _HALF_OCTAVE), int(cell.size * _HALF_OCTAVE)
+    cell.family.steps[cell.row] = search.put(cell.family.steps[cell.row], low, high, cell.route)
+    cell.family.settle()
 
 
 def _captures() -> bool:
     return torch.version.cuda is not None and torch.cuda.is_current_stream_capturing()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _recorded() -> Iterator[list[Call]]:
     before, _gate._calls = _gate._calls, []
     try:
@@ -112,7 +120,11 @@ def _recorded() -> Iterator[list[Call]]:
 def _calls_of(model: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> list[Call]:
     buffers = Buffers(model)
     try:
-        with _recorded() as calls:
+        with contextlib.ExitStack() as stack:
+            for family in FAMILIES.values():
+                if family.otherwise == APART:  # so that the parts of what is fused are called too
+                    stack.enter_context(family.forced(APART))
+            calls = stack.enter_context(_recorded())
             model(*args, **kwargs)
         return [(function, _like(args), _like(kwargs)) for function, args, kwargs in calls]
     finally:
