@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as stock_F
 
-from torchext.max_pool2d import output_size, window_of
+from torchext._shapes import out_size, window_of
 
 NAN, INF = float("nan"), float("inf")
 EXACT = {"rtol": 0, "atol": 0, "equal_nan": True}
@@ -46,7 +46,7 @@ def run(overload, x, window, last, dead=False):
     kernel, stride, padding, dilation, ceil = window
     flat = window_of(kernel, stride, padding, dilation)
     kh, kw, sh, sw, ph, pw, dh, dw = flat
-    oh, ow = output_size(x.shape[-2], kh, sh, ph, dh, ceil), output_size(x.shape[-1], kw, sw, pw, dw, ceil)
+    oh, ow = out_size(x.shape[-2], kh, sh, ph, dh, ceil), output_size(x.shape[-1], kw, sw, pw, dw, ceil)
     op = lambda name: getattr(getattr(torch.ops.torchext, name), overload)
     y, offsets = op("max_pool2d")(x, last, True, oh, ow, *flat)
     indices = op("max_pool2d_indices")(offsets, last, x.shape[-1], *flat)

@@ -44,8 +44,6 @@ FOLDERS = {
 BUILT = (".*", "__pycache__", "build", "dist", "*.egg-info")
 LINES = 250
 LONGER = {  # to be split
-    *(f"torchext/{name}.py" for name in ("_route", "batch_norm_relu_max_pool2d", "conv2d", "cross_entropy")),
-    *(f"torchext/{name}.py" for name in ("linear_cross_entropy", "linear_relu", "max_pool2d")),
     *("csrc/linear_cross_entropy.cpp", "csrc/cpu/conv2d_backward.h", "csrc/cpu/max_pool2d_backward_kernels.h"),
     "csrc/cuda/gemm.cuh",
 }

@@ -167,7 +167,7 @@ _LIMITS = {
     "_cross_entropy_route.py": {"_CLASSES", "_GPU_CLASSES"},
     "_gpu.py": {"_SPARE"},
     "cross_entropy.py": {"_FEW"},
-    "linear_cross_entropy.py": {"_CHUNK_BYTES"},
+    "_linear_cross_entropy_plan.py": {"_CHUNK_BYTES"},
 }
 
 

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import torch
 
-from . import _chosen, _op
-from ._conv2d_route import is_winograds
-from ._servable import PLAIN, why_stock
+from . import _chosen, _gpu, _op
+from ._conv2d_route import CPU, is_winograds, on_cpu, on_gpu
+from ._op import wants_grad
+from ._servable import PLAIN, auto, why_stock
 from ._shapes import is_channels_last, out_size, pair, same_padding
+from ._table import NATIVE, STOCK
 
 WANTS = (
     "input [n, c, h, w] or [c, h, w], weight [k, c / groups, r, s] and bias [k] or None, of one floating dtype and one "
@@ -87,3 +89,15 @@ def scratch(x, w, plan: Plan) -> int:
 def is_single(input, weight) -> bool:
     """One image without its batch dimension."""
     return type(input) in PLAIN and type(weight) in PLAIN and input.dim() == 3 and weight.dim() == 4
+
+
+def decide(x, w, options, of_gpu):
+    """The row of the table that decides on this call and its route; None and ours where it has no say."""
+    if type(x) not in PLAIN or type(w) not in PLAIN or w.is_nested or not auto():
+        return None, NATIVE
+    gradient = wants_grad(x, w)
+    if x.is_cuda:
+        decided = on_gpu(of_gpu, x, w, options[0], gradient)
+        return decided, STOCK if decided is None else _gpu.route(*decided)
+    decided = on_cpu(x, w, *options, gradient)
+    return decided, NATIVE if decided is None else CPU.route(decided[1], decided[2])

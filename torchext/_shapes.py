@@ -7,6 +7,8 @@ from torch import Tensor
 
 DEAD = MAX_TAPS = 255  # csrc/max_pool2d.h: the offset of an output that passes no gradient, and the taps that leaves
 
+# A pooling's options as the arguments of what pools at its end.
+POOL_OPTIONS = ("pool_kernel_size", "pool_stride", "pool_padding", "pool_dilation", "pool_ceil_mode")
 # Windows as the schemas spell them: number by number, with its dilation, and in pairs.
 UNDILATED = "SymInt kh, SymInt kw, SymInt sh, SymInt sw, SymInt ph, SymInt pw"
 WINDOW = f"{UNDILATED}, SymInt dh, SymInt dw"

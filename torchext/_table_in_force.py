@@ -79,8 +79,8 @@ def own(device: str, kind: str) -> Path | None:
 
 def shipped(device: str, kind: str) -> Table:
     """The table that comes with torchext and is likest to this kind of device."""
-    tables = [table for path in sorted(SHIPPED.glob("*.json")) if (table := read(path)).device == device]
-    return max(tables, key=lambda table: _device_kind.likeness(table.kind, kind))
+    paths = [path for path in sorted(SHIPPED.glob("*.json")) if path.stem.startswith("sm_") == (device == "cuda")]
+    return read(max(paths, key=lambda path: _device_kind.likeness(path.stem, kind)))
 
 
 def load(device: str, kind: str) -> None:

@@ -7,17 +7,16 @@ from torch import Tensor, fx, nn
 from torch.jit import is_scripting
 from torch.nn import functional as F
 
-from ._batch_norm_relu_max_pool2d_route import CPU, on_cpu
+from ._batch_norm_relu_max_pool2d_plan import NAMES, WANTS, decide, plan_pool, why_composed
 from ._choice import MEASURED, note_ours
 from ._gate import call_stock, drop_in
 from ._max_pool2d_backward import put
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._private import check_input_dim
 from ._scripting import stock_method
-from ._servable import auto, why_stock
-from ._shapes import DEAD, MAX_TAPS, UNDILATED, empty_maps, is_channels_last, out_size, window_of
-from ._table import APART, NATIVE
-from .max_pool2d import POOL_OPTIONS, PoolsAtItsEnd, max_pool2d, options_of
+from ._shapes import DEAD, POOL_OPTIONS, UNDILATED, empty_maps, is_channels_last
+from ._table import APART
+from .max_pool2d import PoolsAtItsEnd, max_pool2d, options_of
 
 
 def _fake(x, w, b, eps, channels_last, oh, ow, *window):
@@ -90,50 +89,6 @@ class BatchNormReLUMaxPool2dFunction(Function):
         return dx if need_dx else None, dw if need_dw else None, db if need_db else None, *(None,) * 5
 
 
-_WANTS = (
-    "input [n, c, h, w] with more than one element a channel, weight, bias, running_mean and running_var [c] or None, "
-    "eps above 0, and a pooling window no larger than the padded input, padded by half of it at most"
-)
-
-
-def _why_composed(x, statistics, w, b, training, momentum, eps) -> str | None:
-    """Why our kernel cannot normalise this; None if it can."""
-    why = why_stock("batch_norm_relu_max_pool2d", x, w, b, *statistics)
-    if why is not None:
-        return why
-    if not x.is_cpu:
-        return f"no kernel for device {x.device.type!r}"
-    if torch.is_autocast_enabled("cpu"):
-        return "under autocast"
-    if training is not True:
-        return "only training is fused"
-    shape = x.shape
-    if len(shape) != 4 or not x.numel() or x.numel() == shape[1]:
-        return "shapes only stock takes"
-    for t in (w, b, *statistics):
-        if t is not None and t.shape != shape[1:2]:
-            return "shapes only stock takes"
-    mean, var = statistics
-    if (mean is None) != (var is None) or (mean is not None and (mean.requires_grad or var.requires_grad)):
-        return "arguments only stock takes"
-    if type(eps) is not float or eps <= 0 or type(momentum) not in (float, int):
-        return "arguments only stock takes"
-    return None
-
-
-def _plan_pool(x, kernel_size, stride, padding, dilation, ceil_mode):
-    """(oh, ow) and the six ints of a window without dilation; None where our kernel does not serve it."""
-    window = window_of(kernel_size, stride, padding, dilation)
-    if window is None or type(ceil_mode) is not bool:
-        return None
-    kh, kw, sh, sw, ph, pw, dh, dw = window
-    oh = out_size(x.shape[2], kh, sh, ph, dh, ceil_mode)
-    ow = out_size(x.shape[3], kw, sw, pw, dw, ceil_mode)
-    if dh != 1 or dw != 1 or kh * kw > MAX_TAPS or oh < 1 or ow < 1:
-        return None
-    return oh, ow, window[:6]
-
-
 def _track(running: Tensor, batch: Tensor, momentum: float, unbias: float = 1.0) -> None:
     """running = (1 - momentum) running + momentum batch, rounded to running's dtype once.
 
@@ -142,22 +97,11 @@ def _track(running: Tensor, batch: Tensor, momentum: float, unbias: float = 1.0)
     running.data.copy_(batch.mul(momentum * unbias).add_(running, alpha=1 - momentum))
 
 
-_NAMES = "input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps", *POOL_OPTIONS
-
-
 def _by_position(*arguments):
     return _composed(*arguments[:8], **dict(zip(POOL_OPTIONS, arguments[8:])))
 
 
-def _decide(x):
-    """The row of the table that decides on this call and its route; ours where it has no say."""
-    if not auto():
-        return None, NATIVE
-    decided = on_cpu(x)
-    return decided, CPU.route(decided[1], decided[2])
-
-
-@drop_in(_composed, _WANTS)
+@drop_in(_composed, WANTS)
 def batch_norm_relu_max_pool2d(
     input: Tensor,
     running_mean: Tensor | None,
@@ -200,14 +144,14 @@ def batch_norm_relu_max_pool2d(
         tensor([[[[1.0000]]]])
     """
     pool = (pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode)
-    why = _why_composed(input, (running_mean, running_var), weight, bias, training, momentum, eps)
-    plan = None if why is not None else _plan_pool(input, *pool)
-    decided, route = _decide(input) if plan is not None else (None, APART)
+    why = why_composed(input, (running_mean, running_var), weight, bias, training, momentum, eps)
+    plan = None if why is not None else plan_pool(input, *pool)
+    decided, route = decide(input) if plan is not None else (None, APART)
     if route == APART:
         why = why or (MEASURED if plan is not None else "a pooling only stock takes")
         arguments = input, running_mean, running_var, weight, bias, training, momentum, eps, *pool
         op = "batch_norm_relu_max_pool2d"
-        return call_stock(op, why, decided, _WANTS, _by_position, _NAMES, *arguments)
+        return call_stock(op, why, decided, WANTS, _by_position, NAMES, *arguments)
     note_ours("batch_norm_relu_max_pool2d", "batch_norm_relu_max_pool2d", input, decided)
     oh, ow, window = plan
     channels_last = is_channels_last(input)

@@ -9,17 +9,17 @@ from torch.nn import functional as F
 
 from . import _chains, _conv2d_plan, _gpu, _gpu_library
 from ._choice import MEASURED, note, note_ours
-from ._conv2d_plan import BY_WINOGRAD, LIBRARYS, NAMES, WANTS, is_single, plan
-from ._conv2d_route import CPU, GPU, RELU_GPU, on_cpu, on_gpu
+from ._conv2d_plan import BY_WINOGRAD, LIBRARYS, NAMES, WANTS, decide, is_single, plan
+from ._conv2d_route import GPU, RELU_GPU
 from ._counterpart import Counterpart
 from ._gate import call_stock, drop_in
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._private import conv_forward, padding_around
 from ._saved import keep, kept
 from ._scripting import stock_method
-from ._servable import PLAIN, auto
+from ._servable import auto
 from ._shapes import convolved_sizes, empty_gradients, empty_image
-from ._table import LIBRARY, NATIVE, STOCK, WINOGRAD
+from ._table import LIBRARY, STOCK, WINOGRAD
 
 GEOMETRY = "int[2] stride, int[2] padding, int[2] dilation, int groups"
 WANTED = "bool want_dx, bool want_dw, bool want_db"
@@ -121,23 +121,11 @@ _PLAIN = "conv2d", F.conv2d, _conv2d, Conv2dFunction, GPU
 _RECTIFIED = "conv2d_relu", _chains.conv2d_relu, conv2d_relu_forward, Conv2dReLUFunction, RELU_GPU
 
 
-def _decide(x, w, options, of_gpu):
-    """The row of the table that decides on this call and its route; None and ours where it has no say."""
-    if type(x) not in PLAIN or type(w) not in PLAIN or w.is_nested or not auto():
-        return None, NATIVE
-    gradient = wants_grad(x, w)
-    if x.is_cuda:
-        decided = on_gpu(of_gpu, x, w, options[0], gradient)
-        return decided, STOCK if decided is None else _gpu.route(*decided)
-    decided = on_cpu(x, w, *options, gradient)
-    return decided, NATIVE if decided is None else CPU.route(decided[1], decided[2])
-
-
 def _serve(kind, x, w, b, *options) -> Tensor:
     op, stock, forward, function, of_gpu = kind
     if is_single(x, w) and not _gpu.decides(x):
         return _serve(kind, x.unsqueeze(0), w, b, *options).squeeze(0)
-    decided, route = _decide(x, w, options, of_gpu)
+    decided, route = decide(x, w, options, of_gpu)
     if route == LIBRARY and of_gpu is RELU_GPU:
         y = _gpu_library.conv2d_relu(x, w, b, *options)
         if y is not None:

@@ -22,7 +22,16 @@ from ._private import conv_forward
 from ._saved import keep, kept
 from ._scripting import stock_method
 from ._servable import PLAIN, auto
-from ._shapes import DEAD, WINDOW_PAIRS, convolved_sizes, empty_gradients, empty_image, is_channels_last, pooled_sizes
+from ._shapes import (
+    DEAD,
+    POOL_OPTIONS,
+    WINDOW_PAIRS,
+    convolved_sizes,
+    empty_gradients,
+    empty_image,
+    is_channels_last,
+    pooled_sizes,
+)
 from ._table import APART, DIRECT, WINOGRAD
 from .conv2d import (
     GEOMETRY,
@@ -33,7 +42,7 @@ from .conv2d import (
     gradients,
     module_arguments,
 )
-from .max_pool2d import POOL_OPTIONS, PoolsAtItsEnd, max_pool2d, options_of, pool_forward
+from .max_pool2d import PoolsAtItsEnd, max_pool2d, options_of, pool_forward
 
 
 def _fake(x, w, b, stride, padding, dilation, groups, pool_kernel, pool_stride, pool_padding, ceil_mode):

@@ -7,13 +7,10 @@ from torch import Tensor, nn
 from torch.jit import is_scripting
 from torch.nn import functional as F
 
-from . import _gpu
 from ._choice import MEASURED, note_ours
 from ._counterpart import Counterpart
 from ._cross_entropy_backward import (
-    MEAN,
     NONE,
-    SUM,
     cross_entropy_backward,
     factor,
     gradient_from_logits,
@@ -23,15 +20,12 @@ from ._cross_entropy_backward import (
     scaled,
     target_gradient,
 )
-from ._cross_entropy_route import CPU, on_cpu, on_gpu
+from ._cross_entropy_plan import ALL_NAMES, NAMES, REDUCTIONS, WANTS, decide, why_stocks
 from ._gate import call_stock, drop_in
 from ._op import Function, define, twice_differentiable, wants_grad
 from ._private import cross_entropy_loss, legacy_reduction
 from ._scripting import stock_method
-from ._servable import PLAIN, auto, why_not, why_stock
-from ._table import NATIVE, STOCK
-
-_REDUCTIONS = {"none": NONE, "mean": MEAN, "sum": SUM}
+from ._table import STOCK
 
 
 def _fake(x, target, weight, ignore_index, label_smoothing, reduction):
@@ -132,59 +126,7 @@ class CrossEntropyFunction(Function):
         return dx, None, None, None
 
 
-_WANTS = (
-    "input [n, c, ...] or [c], target [n, ...] of int64 class indices or [n, c, ...] of class probabilities, "
-    "weight [c] or None, of one floating dtype and one device, label_smoothing in [0, 1]"
-)
-_NAMES = "input", "target", "weight"
-_ALL_NAMES = *_NAMES, "size_average", "ignore_index", "reduce", "reduction", "label_smoothing"
-
-
-def are_options(reduction, label_smoothing) -> bool:
-    """Whether our kernels know them."""
-    is_number = type(label_smoothing) in (float, int)
-    return isinstance(reduction, str) and reduction in _REDUCTIONS and is_number and 0 <= label_smoothing <= 1
-
-
-def _why_stock(x, target, weight, ignore_index, label_smoothing, reduction) -> str | None:
-    why = why_stock("cross_entropy", x, weight)
-    if why is not None:
-        return why
-    if type(target) not in PLAIN or target.is_cpu is not x.is_cpu or (target.is_cuda and target.device != x.device):
-        return why_not("cross_entropy", target) or "target on another device"
-    if target.layout is not torch.strided:
-        return f"no kernel for layout {target.layout}"
-    sizes, target_sizes = x.shape, target.shape
-    dims = len(sizes)
-    if target.dtype is torch.int64:
-        if dims == 2:
-            fits = len(target_sizes) == 1 and target_sizes[0] == sizes[0]
-        else:
-            fits = dims > 0 and target_sizes == sizes[:1] * (dims > 1) + sizes[2:]
-    else:
-        fits = target.dtype is x.dtype and target_sizes == sizes and dims > 0 and ignore_index < 0
-    if not fits:
-        return "a target only stock takes"
-    classes = sizes[dims > 1]
-    if classes == 0 or (weight is not None and (weight.shape != (classes,) or weight.requires_grad)):
-        return "no classes" if classes == 0 else "a weight only stock takes"
-    if type(ignore_index) is not int or not are_options(reduction, label_smoothing):
-        return "options only stock takes"
-    return None
-
-
-def _decide(x, target, reduction):
-    """The row of the table that decides on this call and its route; None and ours where it has no say."""
-    if type(x) not in PLAIN or type(target) not in PLAIN or not auto():
-        return None, NATIVE
-    if x.is_cuda:
-        decided = on_gpu(x, target)
-        return decided, STOCK if decided is None else _gpu.route(*decided)
-    decided = None if _is_compiling() else on_cpu(x, target, reduction, wants_grad(x, target))
-    return decided, NATIVE if decided is None else CPU.route(decided[1], decided[2])
-
-
-@drop_in(F.cross_entropy, _WANTS)
+@drop_in(F.cross_entropy, WANTS)
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -224,22 +166,22 @@ def cross_entropy(
         >>> F.cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
         tensor(0.6931)
     """
-    decided, route = _decide(input, target, reduction)
-    plain = isinstance(reduction, str) and reduction in _REDUCTIONS and size_average is reduce is None
+    decided, route = decide(input, target, reduction)
+    plain = isinstance(reduction, str) and reduction in REDUCTIONS and size_average is reduce is None
     if route == STOCK and plain and not _is_compiling():
-        arguments = input, target, weight, _REDUCTIONS[reduction], ignore_index, label_smoothing
-        return call_stock("cross_entropy", MEASURED, decided, _WANTS, cross_entropy_loss, _NAMES, *arguments)
+        arguments = input, target, weight, REDUCTIONS[reduction], ignore_index, label_smoothing
+        return call_stock("cross_entropy", MEASURED, decided, WANTS, cross_entropy_loss, NAMES, *arguments)
     if size_average is not None or reduce is not None:
         reduction = legacy_reduction(size_average, reduce)
     if torch.is_autocast_enabled("cuda" if isinstance(input, Tensor) and input.is_cuda else "cpu"):
         input, target, weight = _float32(input), _float32(target), _float32(weight)
-    why = _why_stock(input, target, weight, ignore_index, label_smoothing, reduction)
+    why = why_stocks(input, target, weight, ignore_index, label_smoothing, reduction)
     if why is not None or route == STOCK:
         named = weight, None, ignore_index, None, reduction, label_smoothing
         why, stock = why or MEASURED, F.cross_entropy
-        return call_stock("cross_entropy", why, decided, _WANTS, stock, _ALL_NAMES, input, target, *named)
+        return call_stock("cross_entropy", why, decided, WANTS, stock, ALL_NAMES, input, target, *named)
     note_ours("cross_entropy", "cross_entropy", input, decided)
-    options = ignore_index, label_smoothing, _REDUCTIONS[reduction]
+    options = ignore_index, label_smoothing, REDUCTIONS[reduction]
     try:
         if wants_grad(input, target):
             return CrossEntropyFunction.call(input, target, weight, options)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.jit import is_scripting
 from torch.nn import functional as F
 
-from . import _gpu
 from ._choice import MEASURED, note_ours
 from ._counterpart import Counterpart
 from ._gate import call_stock, drop_in
 from ._max_pool2d_backward import pool_backward, pool_indices
-from ._max_pool2d_route import CPU, GPU, on_cpu, on_gpu
+from ._max_pool2d_plan import NAMES, WANTS, decide, plan_of
 from ._op import Function, define, wants_grad
 from ._scripting import stock_method
-from ._servable import PLAIN, auto, why_stock
-from ._shapes import MAX_TAPS, WINDOW, empty_maps, is_channels_last, out_size, window_of
-from ._table import NATIVE, STOCK
+from ._shapes import POOL_OPTIONS, WINDOW, empty_maps, is_channels_last
+from ._table import STOCK
 
 
 def _fake(x, channels_last, want_offsets, oh, ow, *window):
@@ -64,55 +60,6 @@ class MaxPool2dWithIndicesFunction(Function):
         return pool_backward(ctx, dy), None, None, None, None
 
 
-_WANTS = "input [n, c, h, w] or [c, h, w], and kernel_size, stride, padding and dilation of one int or two"
-
-
-_NAMES = "input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"
-
-
-class _Plan(NamedTuple):
-    """A pooling that our kernel can serve."""
-
-    window: list[int]
-    oh: int
-    ow: int
-
-
-def _plan(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices) -> _Plan | str:
-    """How our kernel serves it, or why it cannot."""
-    why = why_stock("max_pool2d", x)
-    if why is not None:
-        return why
-    shape = x.shape
-    window = window_of(kernel_size, stride, padding, dilation)
-    flags = type(ceil_mode) is bool and type(return_indices) is bool
-    if window is None or not flags or len(shape) not in (3, 4) or 0 in shape[-3:]:
-        return "arguments only stock takes"
-    if window[0] * window[1] > MAX_TAPS:
-        return f"more than {MAX_TAPS} taps"
-    kh, kw, sh, sw, ph, pw, dh, dw = window
-    oh = out_size(shape[-2], kh, sh, ph, dh, ceil_mode)
-    ow = out_size(shape[-1], kw, sw, pw, dw, ceil_mode)
-    return _Plan(window, oh, ow) if oh >= 1 and ow >= 1 else "no output"
-
-
-def _decide(x, kernel_size, stride, dilation, return_indices):
-    """The row of the table that decides on this call and its route; None and ours where it has no say."""
-    if type(x) not in PLAIN or not auto():
-        return None, NATIVE
-    if not x.is_cuda:
-        size = x.numel()
-        if size <= CPU.stock_to:
-            return (CPU, None, size), STOCK
-        decided = on_cpu(x, kernel_size, stride, return_indices)
-        return decided, NATIVE if decided is None else CPU.route(decided[1], decided[2])
-    size = x.numel()
-    if size <= GPU.stock_to:
-        return (GPU, None, size), STOCK
-    decided = on_gpu(x, kernel_size, stride, dilation, return_indices)
-    return decided, STOCK if decided is None else _gpu.route(*decided)
-
-
 def _stock(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
     """torch.max_pool2d where F.max_pool2d has nothing to look at, or itself."""
     if return_indices or torch.compiler.is_compiling():
@@ -122,10 +69,10 @@ def _stock(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
     arguments = kernel_size, stride, padding, dilation, ceil_mode, return_indices
-    decided, route = _decide(input, kernel_size, stride, dilation, return_indices)
-    plan = MEASURED if route == STOCK else _plan(input, *arguments)
+    decided, route = decide(input, kernel_size, stride, dilation, return_indices)
+    plan = MEASURED if route == STOCK else plan_of(input, *arguments)
     if type(plan) is str:
-        return call_stock(op, plan, decided, _WANTS, _stock, _NAMES, input, *arguments)
+        return call_stock(op, plan, decided, WANTS, _stock, NAMES, input, *arguments)
     note_ours(op, "max_pool2d", input, decided)
     window, oh, ow = plan
     channels_last = is_channels_last(input)
@@ -136,7 +83,7 @@ def _max_pool(op, input, kernel_size, stride, padding, dilation, ceil_mode, retu
     return (y, pool_indices(offsets, channels_last, input.shape[-1], *window)) if return_indices else y
 
 
-@drop_in(F.max_pool2d, _WANTS)
+@drop_in(F.max_pool2d, WANTS)
 def max_pool2d(
     input: Tensor,
     kernel_size: int | tuple[int, int],
@@ -177,7 +124,7 @@ def max_pool2d(
     return _max_pool("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-@drop_in(F.max_pool2d_with_indices, _WANTS)
+@drop_in(F.max_pool2d_with_indices, WANTS)
 def max_pool2d_with_indices(
     input: Tensor,
     kernel_size: int | tuple[int, int],
@@ -215,9 +162,6 @@ class MaxPool2d(nn.MaxPool2d, metaclass=Counterpart):
             input, self.kernel_size, self.stride, self.padding, self.dilation, ceil_mode=self.ceil_mode,
             return_indices=self.return_indices,
         )  # fmt: skip
-
-
-POOL_OPTIONS = ("pool_kernel_size", "pool_stride", "pool_padding", "pool_dilation", "pool_ceil_mode")
 
 
 def options_of(pool: nn.MaxPool2d) -> dict:

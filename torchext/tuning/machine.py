@@ -101,9 +101,8 @@ class Progress:
 def measure(device: str, ops: list[str], quick: bool, seconds: float, thread_counts: list[int], verbose: bool) -> Rows:
     """Fills the rows of the families with what is measured; which ones they are."""
     planned = [(threads, job) for threads in thread_counts for job in jobs(device, threads, ops, quick)]
-    planned.sort(
-        key=lambda each: each[1].when.get("dtype", "float32") != "float32"
-    )  # those come first: there may be no time for all
+    # Of float32 first: there may be no time for all.
+    planned.sort(key=lambda each: each[1].when.get("dtype", "float32") != "float32")
     effort, end = QUICK if quick else FULL, time.monotonic() + seconds
     progress = Progress(len(planned))
     measured: Rows = set()
