@@ -121,31 +121,28 @@ def _by_position(x, w, b, stride, padding, dilation, groups, *pool):
     return _stock(x, w, b, stride, padding, dilation, groups, **dict(zip(POOL_OPTIONS, pool)))
 
 
-def _is_apart(x, w, options) -> bool:
-    """Whether "auto" takes conv2d_relu and max_pool2d: found before planning, which takes 5 us, 20 on a GPU's host."""
+def _ask(x, w, options):
+    """The row that decides, and its route; no route where the table has no say, or a GPU's wants the plan."""
     if type(x) not in PLAIN or type(w) not in PLAIN or w.is_nested or not auto():
-        return False
+        return None, None
     if x.is_cuda:
-        return x.dim() == 4 and w.dim() == 4 and not may_be_ours_on_gpu(x, w)
+        return None, APART if x.dim() == 4 and w.dim() == 4 and not may_be_ours_on_gpu(x, w) else None
     decided = on_cpu(x, w, *options, wants_grad(x, w))
-    return decided is not None and CPU.route(decided[1], decided[2]) == APART
+    return decided, None if decided is None else CPU.route(decided[1], decided[2])
 
 
-def _decide(x, w, options, gradient, found, windows, ceil_mode):
-    """The row of the table that decides and its route; where it has no say, ours wherever a kernel fits."""
-    if auto() and not x.is_cpu:
-        decided = on_gpu(x, w, x.shape[0] * w.shape[0] * math.prod(found.out))
-        route = _gpu.route(*decided)
-    elif auto():
-        decided = on_cpu(x, w, *options, wants_grad(x, w))
-        route = CPU.route(decided[1], decided[2])
-    else:
-        decided, route = None, _OURS.get(_conv2d_plan.algorithm(x, w, found), APART)
+def _ask_again(x, w, found):
+    """The same with the plan; where speed does not decide, ours."""
+    if not auto():
+        return None, _OURS.get(_conv2d_plan.algorithm(x, w, found), APART)
+    decided = on_gpu(x, w, x.shape[0] * w.shape[0] * math.prod(found.out))
+    return decided, APART if decided is None else _gpu.route(*decided)
+
+
+def _fits(route, x, w, found, windows, ceil_mode, gradient) -> bool:
     if route == WINOGRAD:
-        fits = gradient and halves(windows, found.out, ceil_mode)
-    else:
-        fits = route != APART and fits_direct(x, w, found, windows)
-    return decided, route if fits else APART
+        return gradient and halves(windows, found.out, ceil_mode)
+    return route != APART and fits_direct(x, w, found, windows)
 
 
 _OURS = {_conv2d_plan.DIRECTLY: DIRECT, BY_WINOGRAD: WINOGRAD}
@@ -193,21 +190,24 @@ def conv2d_relu_max_pool2d(
     options = stride, padding, dilation, groups
     pool = pool_kernel_size, pool_stride, pool_padding, pool_dilation, pool_ceil_mode
     if is_single(input, weight):
-        pooled = dict(zip(POOL_OPTIONS, pool))
-        return conv2d_relu_max_pool2d(input.unsqueeze(0), weight, bias, *options, **pooled).squeeze(0).contiguous()
-    if _is_apart(input, weight, options):
-        return max_pool2d(conv2d_relu(input, weight, bias, *options), *pool)
-    found = plan("conv2d_relu_max_pool2d", input, weight, bias, *options)
-    windows = None if type(found) is str else windows_of(*pool, found.out)
-    if windows is None:
-        why = found if type(found) is str else "a pooling only stock takes"
-        arguments = input, weight, bias, *options, *pool
-        return call_stock("conv2d_relu_max_pool2d", why, None, _WANTS, _by_position, _NAMES, *arguments)
-    gradient = wants_grad(input, weight, bias)
-    decided, route = _decide(input, weight, options, gradient, found, windows, pool_ceil_mode)
+        arguments = input.unsqueeze(0), weight, bias, *options
+        return conv2d_relu_max_pool2d(*arguments, **dict(zip(POOL_OPTIONS, pool))).squeeze(0).contiguous()
+    decided, route = _ask(input, weight, options)
     if route == APART:
         return max_pool2d(conv2d_relu(input, weight, bias, *options), *pool)
-    note_ours("conv2d_relu_max_pool2d", "conv2d_relu_max_pool2d", input, decided)
+    op, arguments = "conv2d_relu_max_pool2d", (input, weight, bias, *options, *pool)
+    found = plan(op, input, weight, bias, *options)
+    if type(found) is str:
+        return call_stock(op, found, None, _WANTS, _by_position, _NAMES, *arguments)
+    windows = windows_of(*pool, found.out)
+    if windows is None:
+        return call_stock(op, "a pooling only stock takes", None, _WANTS, _by_position, _NAMES, *arguments)
+    gradient = wants_grad(input, weight, bias)
+    if route is None:
+        decided, route = _ask_again(input, weight, found)
+    if not _fits(route, input, weight, found, windows, pool_ceil_mode, gradient):
+        return max_pool2d(conv2d_relu(input, weight, bias, *options), *pool)
+    note_ours(op, op, input, decided)
     arguments = input, weight, bias, found.geometry, windows, pool_ceil_mode
     if route == WINOGRAD:
         return Conv2dReLUMaxPool2dByWinogradFunction.call(*arguments)
