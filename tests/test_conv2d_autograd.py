@@ -25,10 +25,10 @@ def test_gradcheck_and_gradgradcheck(isa, conv2d_kernel, pair, threads):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("algorithm", [_conv2d_plan.LIBRARY, _conv2d_plan.DIRECT])
+@pytest.mark.parametrize("algorithm", [_conv2d_plan.LIBRARYS, _conv2d_plan.DIRECTLY])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, LAST])
 def test_opcheck(name, algorithm, layout, overload):
-    if overload != "default" and algorithm == _conv2d_plan.LIBRARY:
+    if overload != "default" and algorithm == _conv2d_plan.LIBRARYS:
         pytest.skip("on a GPU one kernel serves all")
     x = torch.randn(3, 2, 6, 5).to(memory_format=layout)
     w, b = torch.randn(4, 1, 3, 2), torch.randn(4)

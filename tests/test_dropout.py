@@ -11,7 +11,6 @@ from torch.nn import functional as stock_F
 
 import torchext
 from torchext import _backend, nn
-from torchext.dropout import SMALL
 from torchext.nn import functional as F
 
 
@@ -112,13 +111,6 @@ def test_our_kernel_ran_forward_and_backward(case, pair, trace):
     with trace() as ops:
         pair[0](torch.ones(5), 0.5, True, inplace=True)
     assert ops.count(f"torchext.dropout_.{case.overload}") == 1
-
-
-def test_auto_leaves_tiny_training_tensors_to_stock(pair):
-    with torchext.backend("auto"), torchext.record_routes() as routes:
-        for x in (torch.ones(SMALL - 1, requires_grad=True), torch.ones(SMALL, requires_grad=True), torch.ones(4)):
-            pair[0](x, 0.5, True)
-    assert [r.backend for r in routes] == ["stock", "native", "native"]
 
 
 @pytest.mark.parametrize(

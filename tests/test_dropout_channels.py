@@ -9,7 +9,6 @@ from torch.nn import functional as stock_F
 
 import torchext
 from torchext import nn
-from torchext.dropout import SMALL
 from torchext.nn import functional as F
 
 # name: (ours, stock, shapes whose channels are drawn by us, dimensions that have a draw of their own)
@@ -118,14 +117,6 @@ def test_without_anything_to_draw_the_result_matches_stock(name, shape):
 
 def test_nan_in_a_dropped_channel_stays_as_in_stock():
     assert F.dropout2d(torch.full((30, 20, 2, 2), torch.nan)).isnan().all()
-
-
-def test_auto_leaves_few_channels_to_stock():
-    with torchext.backend("auto"), torchext.record_routes() as routes:
-        for channels in (SMALL - 1, SMALL):
-            F.dropout2d(torch.ones(1, channels, 2, 2))
-            F.feature_alpha_dropout(torch.ones(1, channels), 0.5, True)
-    assert [r.backend for r in routes] == ["stock", "stock", "native", "native"]
 
 
 @pytest.mark.parametrize("name, shape", CASES)
