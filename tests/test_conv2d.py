@@ -140,6 +140,7 @@ def test_our_kernel_ran_forward_and_backward(case, pair, trace):
     assert not any(op.startswith(("aten.conv", "aten.relu", "aten.threshold_backward", "aten.mkldnn")) for op in ops)
 
 
+@pytest.mark.native
 def test_results_do_not_depend_on_the_number_of_threads(threads, conv2d_kernel, pair):
     leaves = [torch.randn(*s, requires_grad=True) for s in ((300, 3, 20, 20), (6, 3, 5, 5), (6,))]
     results = []

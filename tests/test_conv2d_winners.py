@@ -45,6 +45,7 @@ def test_values_and_gradients_match_stock_judged_by_float64(cpu_isa, dtype, x, w
         Case(cpu_isa, dtype).assert_same_as_stock(pooled(F, **options), pooled(stock_F, **options), leaves)
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES[2:])
 def test_16_bit_gradients_are_those_of_float32_rounded_once(cpu_isa, dtype, last):

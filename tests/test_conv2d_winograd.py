@@ -230,6 +230,7 @@ def test_second_derivatives_match_stock(pair):
         torch.testing.assert_close(ours, stock, rtol=1e-3, atol=1e-3 * float(stock.abs().max()))
 
 
+@pytest.mark.native
 def test_a_pooled_winograd_convolution_is_followed_by_our_pooling(trace):
     x, w = leaves_of(4, 16, 10, 10, 16, 3, False)
     with trace() as ops:

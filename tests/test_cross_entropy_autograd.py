@@ -120,6 +120,7 @@ def test_our_kernel_ran_forward_and_backward(case, trace):
     assert not any("softmax" in op or "nll" in op for op in ops)
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("shape", [(3000, 10), (200, 700), (3, 30, 40, 50)], ids=str)
 def test_results_do_not_depend_on_the_number_of_threads_and_repeat(threads, shape):
     x, target = torch.randn(shape, requires_grad=True), indices(shape)

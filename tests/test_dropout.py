@@ -19,6 +19,7 @@ def pair(request):
     return FUNCTIONS[request.param]
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("p", [0.1, 1 / 3, 0.5, 0.9])
 def test_kept_elements_are_scaled_and_dropped_ones_zero(case, p):
     x = case.leaf(37, 53)
@@ -32,6 +33,7 @@ def test_kept_elements_are_scaled_and_dropped_ones_zero(case, p):
     assert torch.equal(dx, torch.where(kept, dy * (1 / (1 - p)), dy * 0))
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_alpha_dropout_is_the_published_affine_map(case, p):
     x = case.leaf(37, 53)

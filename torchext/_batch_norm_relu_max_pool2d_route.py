@@ -8,7 +8,7 @@ from ._shapes import is_channels_last
 from ._table import APART, DTYPE, FLOATS, NATIVE, THREADS, Decided, Family, several_threads
 
 CPU = Family(
-    "batch_norm_relu_max_pool2d", "cpu", APART, (APART, NATIVE), "elements",
+    "batch_norm_relu_max_pool2d", "cpu", NATIVE, (APART, NATIVE), "elements",
     dtype=FLOATS, layout=("contiguous", "channels_last"), threads=THREADS,
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ from . import _gpu, _op
 from ._table import DTYPE, FLOATS, NATIVE, NO_YES, STOCK, THREADS, TRITON, Decided, Family, several_threads
 
 CPU = Family(
-    "linear_cross_entropy", "cpu", STOCK, (STOCK, NATIVE), "logits",
+    "linear_cross_entropy", "cpu", NATIVE, (STOCK, NATIVE), "logits",
     dtype=FLOATS, gradient=NO_YES, threads=THREADS,
 )  # fmt: skip
 GPU = Family(

@@ -85,7 +85,7 @@ def tune(model: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Tuning:
     found: list[tuple[Tuned, search.Cell]] = []
     with collected():
         for fused in (False, True):  # what a fused op is beside depends on the routes of its parts
-            families = [family for family in FAMILIES.values() if (family.otherwise == APART) is fused]
+            families = [family for family in FAMILIES.values() if (family.routes[0] == APART) is fused]
             measured = [pair for call in calls for family in families for pair in _measure(call, family)]
             for _, cell in sorted(measured, key=_seconds):  # of two calls of one row and size the longer one decides
                 _take(cell)
@@ -122,7 +122,7 @@ def _calls_of(model: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> li
     try:
         with contextlib.ExitStack() as stack:
             for family in FAMILIES.values():
-                if family.otherwise == APART:  # so that the parts of what is fused are called too
+                if family.routes[0] == APART:  # so that the parts of what is fused are called too
                     stack.enter_context(family.forced(APART))
             calls = stack.enter_context(_recorded())
             model(*args, **kwargs)
