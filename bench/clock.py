@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 import torchext
+from torchext.tuning.clock import graph_of
 
 from . import stats
 
@@ -120,13 +121,5 @@ def drop(_: object) -> None:
 
 def captured(run: Callable[[], object], mode: str = BOTH) -> Contender:
     """The same work as a CUDA graph: replayed without Python and without launches of its own."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):  # allocates, tunes, compiles: none of which may happen under capture
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
+    graph = graph_of(run)
     return Contender({mode: lambda _, held=run: graph.replay()})  # held: what the graph reads must stay alive

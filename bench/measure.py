@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 import torch
 
 import torchext
+from torchext.tuning.clock import collected
 
 from . import exact, stats
 from .clock import Clock, Contender, Race
@@ -51,20 +50,9 @@ def times(
 ) -> dict[str, dict[str, list[float]]]:
     """Seconds by contender, mode and round."""
     race = Race(contenders, Clock(settings.device), settings.seconds)
-    with _collected():
+    with collected():
         run(race)
     return {name: race.times(name) for name in contenders}
-
-
-@contextlib.contextmanager
-def _collected():
-    """The garbage collector runs before the rounds, not during one."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def figures(taken: list[float], stock: list[float]) -> dict[str, float]:

@@ -157,6 +157,15 @@ def test_processes_that_write_at_once_keep_each_others_rows(home):
     assert [LINEAR.route(some(dtype=dtype), 5) for dtype in dtypes] == [LIBRARY] * 4
 
 
+def test_a_kept_row_that_its_family_cannot_have_ends_no_measurement(home):
+    path = _table_in_force.users(KIND)
+    _table_file.write(a_table(a_row("native", dtype="float64"), a_row("winograd", dtype="bfloat16")), path)
+    before = list(LINEAR.steps)
+    machine.keep(path, "cpu", KIND, {(LINEAR, some())})
+    (row,) = _table_file.read(path).rows
+    assert row.when == {name: [value] for name, value in LINEAR.when(some()).items()} and list(LINEAR.steps) == before
+
+
 def test_rows_of_other_versions_are_not_kept(home):
     path = _table_in_force.users(KIND)
     _table_file.write(a_table(a_row("library"), torch="1.0"), path)

@@ -92,15 +92,15 @@ THREADS = torch.get_num_threads()
 JOBS = machine.jobs("cpu", THREADS, [], quick=False)
 
 
-@pytest.mark.parametrize("module", machine._MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
-def test_every_sample_is_of_the_row_it_is_made_for(module):
+@pytest.mark.parametrize("samples", machine._SAMPLES, ids=lambda samples: samples.families[0].op)
+def test_every_sample_is_of_the_row_it_is_made_for(samples):
     """And every row that is measured has a sample at two sizes or more."""
-    for job in (job for job in JOBS if job.module is module):
+    for job in (job for job in JOBS if job.samples is samples):
         number, found = job.family.row(**job.when), []
         for size in job.sizes:
             if len(found) > 1:
                 break
-            for call in job.module.calls(job.family, job.when, size):
+            for call in job.samples.calls(job.family, job.when, size):
                 row, placed = search.placed(job.family, call)
                 assert row == number, (job.when, job.family.when(row))
                 found.append(placed)
@@ -120,7 +120,7 @@ def test_samples_for_a_gpu_are_of_their_rows(gpu):
         if job.family.op in ("linear_relu", "conv2d", "conv2d_relu", "linear_cross_entropy"):
             continue  # whose kernels on the CPU stand in for no GPU's at these shapes
         for size in job.sizes[:2]:
-            for call in job.module.calls(job.family, job.when, size):
+            for call in job.samples.calls(job.family, job.when, size):
                 row, _ = search.placed(job.family, call)
                 assert row == job.family.row(**job.when | {"captured": "no"}), job.when
 

@@ -1,4 +1,4 @@
-"""A model's buffers, kept and put back: whatever a forward pass does to them."""
+"""What a function takes for a model, and its buffers, kept and put back: whatever a forward pass does to them."""
 
 from __future__ import annotations
 
@@ -54,3 +54,9 @@ def _lies_where(t: Tensor, other: Tensor) -> bool:
         and t.dtype == other.dtype
         and t.stride() == other.stride()
     )
+
+
+def require_module(function: str, model: object) -> None:
+    """Refuses what is no model."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{function}: model is a {type(model).__name__}, expected a torch.nn.Module")

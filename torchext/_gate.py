@@ -82,14 +82,15 @@ def call_stock(
 
 def refusal(op: str, wants: str, error: Exception, **arguments: Any) -> Exception:
     """An exception of `error`'s type that says what we expected and got, then what torch said."""
-    got = ", ".join(f"{name} {_describe(value)}" for name, value in arguments.items())
+    got = ", ".join(f"{name} {describe(value)}" for name, value in arguments.items())
     try:
         return type(error)(f"{op}: expected {wants}; got {got} (torch: {error})")
     except Exception:  # an exception type that takes other arguments
         return error
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
+    """An argument in an error: a tensor by its dtype, shape and device."""
     if isinstance(value, Tensor):
         dtype = str(value.dtype).removeprefix("torch.")
         shape = "[nested]" if value.is_nested else list(value.shape)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import _chosen
-from ._servable import PLAIN
+from ._servable import PLAIN, auto
 from ._table import Family
 
 SERVING = "native", "triton"  # what serves an op's GPU tensors: CUDA kernels, or Triton where none were built
@@ -38,7 +37,7 @@ def route(family: Family, row: int, size: int) -> int:
 
 def decides(x: object) -> bool:
     """Whether the table of GPUs decides on a call with x."""
-    return type(x) in PLAIN and x.is_cuda and _chosen.name() == "auto"
+    return type(x) in PLAIN and x.is_cuda and auto()
 
 
 def lacks_memory(logits: int, x: Tensor) -> bool:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from . import _backend, _chosen, _native, _op
+from ._table import DTYPE
 
-FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+FLOATS = tuple(DTYPE)
 PLAIN = (Tensor, torch.nn.Parameter)
 _STRIDED = torch.strided
 _is_compiling = torch.compiler.is_dynamo_compiling

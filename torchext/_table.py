@@ -114,18 +114,24 @@ class Family:
         for number in self.numbers(row):
             self.steps[number] = steps
 
+    def put(self, row: int, steps: Steps) -> None:
+        """Routes one row by `steps` from now on."""
+        self.steps[row] = steps
+        self.settle()
+
     def numbers(self, row: Row) -> list[int]:
         """The rows that a file's row stands for."""
         unknown = set(row.when) - set(self.classes)
         if unknown:
             raise ValueError(f"{self.op}: unknown class {min(unknown)!r}, expected among {list(self.classes)}")
-        choices = []
+        numbers = [0]
         for name, values in self.classes.items():
             chosen = row.when.get(name, values)
             if not set(chosen) <= set(values):
                 raise ValueError(f"{self.op}: {name} is {list(chosen)}, expected among {list(values)}")
-            choices.append(chosen)
-        return [self.row(**dict(zip(self.classes, values))) for values in itertools.product(*choices)]
+            digits = [values.index(value) for value in chosen]
+            numbers = [number * len(values) + digit for number in numbers for digit in digits]
+        return numbers
 
     def steps_named(self, row: Row) -> Steps:
         """A file's steps, as `steps` has them."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ._table import ANY, FAMILIES, ROUTES, Family, Row
+from ._table import ANY, FAMILIES, ROUTES, Family, Row, Steps
 from ._unpacked import VERSION
 
 FORMAT = 1
@@ -62,8 +62,8 @@ def read(path: Path) -> Table:
 def _row(device: str, row: dict[str, Any]) -> Row:
     when = {name: [values] if isinstance(values, str) else list(values) for name, values in row["when"].items()}
     steps = tuple((ANY if most is None else int(most), route) for most, route in row["steps"])
-    if (row["op"], device) not in FAMILIES or not {route for _, route in steps} <= set(ROUTES):
-        raise ValueError(f"it names op {row['op']!r} on {device!r} and routes {[route for _, route in steps]}")
+    if (row["op"], device) not in FAMILIES:
+        raise ValueError(f"it names op {row['op']!r} on {device!r}")
     return Row(row["op"], device, when, row["by"], steps)
 
 
@@ -139,18 +139,15 @@ def locked(path: Path) -> Iterator[None]:
 
 def others(path: Path, device: str, kind: str, measured: set[tuple[Family, int]]) -> set[tuple[Family, int]]:
     """Fills rows that `path` has of this kind and these versions, but for those just measured; which they are."""
+    kept: dict[tuple[Family, int], Steps] = {}
     try:
         table = read(path)
+        for row in table.rows if is_of(table, device, kind) else ():
+            family = FAMILIES[row.op, row.device]
+            kept |= dict.fromkeys(((family, number) for number in family.numbers(row)), family.steps_named(row))
     except (OSError, ValueError):
         return set()
-    if not is_of(table, device, kind):
-        return set()
-    found = set()
-    for row in table.rows:
-        family = FAMILIES[row.op, row.device]
-        for number in family.numbers(row):
-            if (family, number) not in measured:
-                family.steps[number] = family.steps_named(row)
-                found.add((family, number))
-        family.settle()
+    found = set(kept) - measured
+    for family, number in found:
+        family.put(number, kept[family, number])
     return found

@@ -6,6 +6,7 @@ import torch
 from torch import nn as stock
 
 from . import nn
+from ._buffers import require_module
 from ._counterpart import become_stock
 
 
@@ -34,7 +35,7 @@ def accelerate(model: torch.nn.Module) -> torch.nn.Module:
           (2): Linear(in_features=8, out_features=1, bias=True)
         )
     """
-    _require_module("accelerate", model)
+    require_module("accelerate", model)
     ours = {getattr(stock, name): getattr(nn, name) for name in nn.OURS if hasattr(stock, name)}
     for module in model.modules():
         if type(module) in ours:
@@ -63,12 +64,7 @@ def restore(model: torch.nn.Module) -> torch.nn.Module:
         >>> type(torchext.restore(model)) is torch.nn.Linear
         True
     """
-    _require_module("restore", model)
+    require_module("restore", model)
     for module in model.modules():
         become_stock(module)
     return model
-
-
-def _require_module(function: str, model: object) -> None:
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"{function}: model is a {type(model).__name__}, expected a torch.nn.Module")

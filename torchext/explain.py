@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from . import _choice
-from ._buffers import Buffers
+from ._buffers import Buffers, require_module
 from ._choice import Choice
 
 
@@ -52,8 +52,7 @@ def explain(model: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Explanation
         layer  op           backend  why  row of the routing table
         -      linear_relu  native
     """
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"explain: model is a {type(model).__name__}, expected a torch.nn.Module")
+    require_module("explain", model)
     path: list[str] = []
     names = {module: name for name, module in model.named_modules()}
     buffers = Buffers(model)

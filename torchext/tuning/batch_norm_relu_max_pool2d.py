@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from .._batch_norm_relu_max_pool2d_route import CPU
 from .._table import Family
 from ..batch_norm_relu_max_pool2d import batch_norm_relu_max_pool2d
 from .max_pool2d import shape
-from .samples import When, draw, in_layout, powers, step
-
-FAMILIES = (CPU,)
+from .samples import Calls, Samples, When, draw, in_layout, powers, step
 
 
-def stands_for(when: When) -> list[When]:
-    return [when]
-
-
-def candidates(family: Family, when: When) -> bool:
-    return True
-
-
-def sizes(family: Family, when: When) -> list[int]:
+def _sizes(family: Family, when: When) -> list[int]:
     return powers(6, 22)
 
 
-def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+def _calls(family: Family, when: When, size: int) -> Calls:
     dimensions = shape(size)
     x = in_layout(draw(when, *dimensions, needs_grad=True), when)
     w, b = (draw(when, dimensions[1], needs_grad=True) for _ in range(2))
     call = lambda: batch_norm_relu_max_pool2d(x, None, None, w, b, True, pool_kernel_size=2)
     return [step(call, x, w, b)]
+
+
+SAMPLES = Samples((CPU,), _sizes, _calls)

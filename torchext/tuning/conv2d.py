@@ -10,11 +10,10 @@ from .._conv2d_route import CPU, GPU, RELU_GPU
 from .._table import THREADS, Family
 from ..conv2d import conv2d, conv2d_relu
 from ..conv2d_relu_max_pool2d import conv2d_relu_max_pool2d
-from .samples import When, as_on_cpu, draw, powers, root, step
+from .samples import Calls, Samples, When, as_on_cpu, draw, powers, root, step
 
 POOLED = _conv2d_relu_max_pool2d_route.CPU
 POOLED_GPU = _conv2d_relu_max_pool2d_route.GPU
-FAMILIES = CPU, GPU, RELU_GPU, POOLED, POOLED_GPU
 _IMAGES = {"one": 1, "to 7": 4, "to 63": 16, "more": 64}
 _SIDES = {"one tap": 1, "to 24 taps": 3, "more": 5}
 
@@ -29,12 +28,12 @@ class _Sample:
     side: int
 
 
-def stands_for(when: When) -> list[When]:
+def _stands_for(when: When) -> list[When]:
     """The rows that a measurement of this one fills: but for float32, those of all threads."""
     return [when] if when.get("dtype", "float32") == "float32" else [when | {"threads": threads} for threads in THREADS]
 
 
-def candidates(family: Family, when: When) -> bool:
+def _candidates(family: Family, when: When) -> bool:
     """Whether there are such convolutions, of a kind that networks have."""
     if family.device == "cuda":
         return when.get("taps") != "more"
@@ -51,7 +50,7 @@ def candidates(family: Family, when: When) -> bool:
     return family is not POOLED or (when["window"] != "one tap" and when["channels"] != "in groups")
 
 
-def sizes(family: Family, when: When) -> list[int]:
+def _sizes(family: Family, when: When) -> list[int]:
     if family.device == "cuda":
         return powers(14, 26)
     by = family.by(when)
@@ -92,7 +91,7 @@ def _samples(when: When, size: int, by: str) -> list[_Sample]:
     return found
 
 
-def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+def _calls(family: Family, when: When, size: int) -> Calls:
     if family.device == "cuda":
         return [_call_on_gpu(family, as_on_cpu(when), size)]
     return [_call(when, sample, family is POOLED) for sample in _samples(when, size, family.by(when))]
@@ -125,3 +124,6 @@ def _call_on_gpu(family: Family, when: When, size: int) -> Callable[[], object]:
         return step(lambda: conv2d_relu_max_pool2d(x, w, b, 1, 1, pool_kernel_size=2), x, w, b)
     function = conv2d if family is GPU else conv2d_relu
     return step(lambda: function(x, w, b, 1, 1), x, w, b)
+
+
+SAMPLES = Samples((CPU, GPU, RELU_GPU, POOLED, POOLED_GPU), _sizes, _calls, _candidates, _stands_for)

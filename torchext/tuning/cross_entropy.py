@@ -9,9 +9,8 @@ import torch
 from .._cross_entropy_route import CPU, GPU
 from .._table import Family
 from ..cross_entropy import cross_entropy
-from .samples import When, as_on_cpu, draw, powers, root, step
+from .samples import Calls, Samples, When, as_on_cpu, draw, powers, root, step
 
-FAMILIES = (CPU, GPU)
 _CLASSES = {"to 15": (10,), "to 512": (64, 256), "more": (1000,)}
 # The classes of a GPU's kinds of rows on the CPU.
 _KINDS = {
@@ -22,21 +21,13 @@ _KINDS = {
 }
 
 
-def stands_for(when: When) -> list[When]:
-    return [when]
-
-
-def candidates(family: Family, when: When) -> bool:
-    return True
-
-
-def sizes(family: Family, when: When) -> list[int]:
+def _sizes(family: Family, when: When) -> list[int]:
     if family is GPU:
         return powers(10, 28)
     return powers({"to 15": 4, "to 512": 8, "more": 12}[when["classes"]], 22)
 
 
-def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+def _calls(family: Family, when: When, size: int) -> Calls:
     if family is GPU:
         when = as_on_cpu(when, **_KINDS[when["kind"]])
     return [_call(when, size, classes) for classes in _CLASSES[when["classes"]]]
@@ -55,3 +46,6 @@ def _call(when: When, size: int, classes: int) -> Callable[[], object]:
         target = torch.randint(classes, (shape[0], *shape[2:]))
     reduction = "none" if form == "unreduced rows" else "mean"
     return step(lambda: cross_entropy(x, target, reduction=reduction), x)
+
+
+SAMPLES = Samples((CPU, GPU), _sizes, _calls)

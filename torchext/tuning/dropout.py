@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from .._dropout_route import CPU, GPU
 from .._table import Family
 from ..dropout import dropout
 from ..dropout_channels import dropout2d
-from .samples import When, as_on_cpu, draw, powers, step
-
-FAMILIES = (CPU, GPU)
+from .samples import Calls, Samples, When, as_on_cpu, draw, powers, step
 
 
-def stands_for(when: When) -> list[When]:
-    return [when]
-
-
-def candidates(family: Family, when: When) -> bool:
-    return True
-
-
-def sizes(family: Family, when: When) -> list[int]:
+def _sizes(family: Family, when: When) -> list[int]:
     if family is GPU:
         return powers(12, 28)
     return powers(4, 22, 1)[:: 1 if when["of"] == "elements" else 2]
 
 
-def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+def _calls(family: Family, when: When, size: int) -> Calls:
     if family is GPU:
         when = as_on_cpu(when)
     if when["of"] == "elements":
@@ -36,3 +24,6 @@ def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
     images = max(1, size // 64)
     x = draw(when, images, size // images, 7, 7)
     return [step(lambda: dropout2d(x, 0.5), x)] if x.numel() <= 1 << 23 else []
+
+
+SAMPLES = Samples((CPU, GPU), _sizes, _calls)

@@ -7,26 +7,16 @@ from collections.abc import Callable
 from .._linear_relu_route import CPU, GPU
 from .._table import Family
 from ..linear_relu import linear, linear_relu
-from .samples import When, as_on_cpu, draw, powers, root, step
-
-FAMILIES = (CPU, GPU)
+from .samples import Calls, Samples, When, as_on_cpu, draw, powers, root, step
 
 
-def stands_for(when: When) -> list[When]:
-    return [when]
-
-
-def candidates(family: Family, when: When) -> bool:
-    return True
-
-
-def sizes(family: Family, when: When) -> list[int]:
+def _sizes(family: Family, when: When) -> list[int]:
     if family is GPU:
         return powers(16, 36)
     return powers(4, 22) if when["rows"] == "one" else powers(6, 26)
 
 
-def calls(family: Family, when: When, size: int) -> list[Callable[[], object]]:
+def _calls(family: Family, when: When, size: int) -> Calls:
     if family is GPU:
         when = as_on_cpu(when, columns="more", rows="several")
     shapes = {_shape(when, size, rows) for rows in ((1,) if when["rows"] == "one" else (16, 256))}
@@ -48,3 +38,6 @@ def _call(when: When, rows: int, depth: int, columns: int) -> Callable[[], objec
     x, w, b = draw(when, rows, depth), draw(when, columns, depth), draw(when, columns)
     function = linear_relu if when["relu"] == "yes" else linear
     return step(lambda: function(x, w, b), x, w, b)
+
+
+SAMPLES = Samples((CPU, GPU), _sizes, _calls)

@@ -8,15 +8,13 @@ import datetime
 import functools
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import torch
 
 from .. import _device_kind, _op, _table_file, _table_in_force
-from .._table import Family, Steps, describe_steps
+from .._table import THREADS, Family, Steps, describe_steps
 from . import (
     batch_norm_relu_max_pool2d,
     conv2d,
@@ -28,12 +26,13 @@ from . import (
     search,
 )
 from .clock import FULL, QUICK, Clock, Effort, collected
-from .samples import When
+from .samples import Calls, Samples, When
 
 # What others are made of comes first: a pooled convolution's parts are routed before it is.
-_MODULES = (linear_relu, cross_entropy, dropout, max_pool2d, conv2d, linear_cross_entropy, batch_norm_relu_max_pool2d)
+_OPS = linear_relu, cross_entropy, dropout, max_pool2d, conv2d, linear_cross_entropy, batch_norm_relu_max_pool2d
+_SAMPLES = tuple(op.SAMPLES for op in _OPS)
+_FAMILIES = tuple(family for samples in _SAMPLES for family in samples.families)
 _STEMS = {"conv2d_relu": "conv2d"}  # whose kernels serve a family, where they do not bear its name
-_THREADS = {False: "one", True: "several"}
 _BUDGET = {False: 300.0, True: 60.0}  # seconds
 
 
@@ -41,7 +40,7 @@ _BUDGET = {False: 300.0, True: 60.0}  # seconds
 class Job:
     """A row to be measured, and its ladder of sizes."""
 
-    module: ModuleType
+    samples: Samples
     family: Family
     when: When
     sizes: tuple[int, ...]
@@ -49,10 +48,10 @@ class Job:
     def ladder(self) -> list[search.Rung]:
         return [functools.partial(self._calls, size) for size in self.sizes]
 
-    def _calls(self, size: int) -> list[Callable[[], object]]:
+    def _calls(self, size: int) -> Calls:
         on_gpu = self.family.device == "cuda" and torch.cuda.is_available()
         with torch.device("cuda") if on_gpu else contextlib.nullcontext():
-            return self.module.calls(self.family, self.when, size)
+            return self.samples.calls(self.family, self.when, size)
 
 
 Rows = set[tuple[Family, int]]
@@ -61,19 +60,19 @@ Rows = set[tuple[Family, int]]
 def jobs(device: str, threads: int, ops: list[str], quick: bool) -> list[Job]:
     """All rows of so many threads, or of a GPU as this build serves it, each op's after those of its parts."""
     found = []
-    for module in _MODULES:
-        for family in module.FAMILIES:
+    for samples in _SAMPLES:
+        for family in samples.families:
             if family.device != device or (ops and family.op not in ops):
                 continue
             for when in family.combinations():
-                if when.get("threads", _THREADS[threads > 1]) != _THREADS[threads > 1]:
+                if when.get("threads", THREADS[threads > 1]) != THREADS[threads > 1]:
                     continue
                 if device == "cuda" and when["serving"] != _op.GPU.get(_STEMS.get(family.op, family.op)):
                     continue
-                if not module.candidates(family, when):
+                if not samples.candidates(family, when):
                     continue
-                sizes = module.sizes(family, when)
-                found.append(Job(module, family, when, tuple(sizes[:: 2 if quick else 1])))
+                sizes = samples.sizes(family, when)
+                found.append(Job(samples, family, when, tuple(sizes[:: 2 if quick else 1])))
     return found
 
 
@@ -126,11 +125,10 @@ def _fill(job: Job, effort: Effort, verbose: bool) -> Rows:
     if not cells:
         return set()
     steps, filled = search.steps_of(cells, job.family.routes[0]), set()
-    for when in job.module.stands_for(job.when):
+    for when in job.samples.stands_for(job.when):
         row = job.family.row(**when)
-        job.family.steps[row] = steps
+        job.family.put(row, steps)
         filled.add((job.family, row))
-    job.family.settle()
     if verbose:
         print(", ".join(f"{name} {value}" for name, value in job.when.items()))
         print("".join(f"  {cell}\n" for cell in cells), end="", flush=True)
@@ -140,7 +138,7 @@ def _fill(job: Job, effort: Effort, verbose: bool) -> Rows:
 def changes(before: dict[tuple[Family, int], Steps], measured: Rows) -> list[str]:
     """What of the rows measured differs from the table in force before, a line each."""
     lines = []
-    for family, row in sorted(measured, key=lambda place: (place[0].op, place[1])):
+    for family, row in sorted(measured, key=_order):
         old, new = before[family, row], family.steps[row]
         if old != new:
             when = family.when(row)
@@ -164,11 +162,11 @@ def main(arguments: list[str]) -> int:
     everyone = torch.get_num_threads()
     counts = [1] if device == "cuda" else options.threads or sorted({1, everyone})
     seconds = options.seconds or _BUDGET[options.quick]
-    known = {module.op for each in _MODULES for module in each.FAMILIES}
+    known = {family.op for family in _FAMILIES}
     if unknown := set(options.op) - known:
         parser.error(f"--op: {sorted(unknown)[0]!r}, expected among {', '.join(sorted(known))}")
     kind = _device_kind.gpu() if device == "cuda" else _device_kind.cpu()
-    before = {(f, row): f.steps[row] for m in _MODULES for f in m.FAMILIES for row in range(f.count)}
+    before = {(family, row): family.steps[row] for family in _FAMILIES for row in range(family.count)}
     what = kind if device == "cuda" else f"{kind}, threads {', '.join(map(str, counts))}"
     print(f"measuring {what}: about {seconds / 60:.0f} min", file=sys.stderr)
     measured = measure(device, options.op, options.quick, seconds, counts, options.verbose)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _device_kind, _gate, _table_in_force
-from .._buffers import Buffers
+from .. import _device_kind, _gate, _gpu, _table_in_force
+from .._buffers import Buffers, require_module
 from .._table import APART, FAMILIES, ROUTES, Family
 from ..explain import columns
 from . import machine, search
@@ -78,9 +78,9 @@ def tune(model: torch.nn.Module, /, *args: Any, **kwargs: Any) -> Tuning:
         >>> [call.op for call in tuning.calls]
         ['linear_relu']
     """
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"tune: model is a {type(model).__name__}, expected a torch.nn.Module")
-    Clock("cuda" if _captures() else "cpu")
+    require_module("tune", model)
+    if _gpu.captures():
+        Clock("cuda")  # which refuses
     calls = _different(_calls_of(model, args, kwargs))
     found: list[tuple[Tuned, search.Cell]] = []
     with collected():
@@ -100,12 +100,7 @@ def _seconds(pair: tuple[Tuned, search.Cell]) -> float:
 def _take(cell: search.Cell) -> None:
     """Routes calls of the cell's row about its size by what won."""
     low, high = int(cell.size / _HALF_OCTAVE), int(cell.size * _HALF_OCTAVE)
-    cell.family.steps[cell.row] = search.put(cell.family.steps[cell.row], low, high, cell.route)
-    cell.family.settle()
-
-
-def _captures() -> bool:
-    return torch.version.cuda is not None and torch.cuda.is_current_stream_capturing()
+    cell.family.put(cell.row, search.put(cell.family.steps[cell.row], low, high, cell.route))
 
 
 @contextlib.contextmanager
@@ -150,10 +145,7 @@ def _describe(call: Call) -> str:
 
 
 def _argument(value: Any) -> str:
-    if not isinstance(value, Tensor):
-        return repr(value)
-    dtype = str(value.dtype).removeprefix("torch.")
-    return f"{dtype}{list(value.shape)}" + ("*" if value.requires_grad else "")
+    return _gate.describe(value) + "*" * (isinstance(value, Tensor) and value.requires_grad)
 
 
 def _different(calls: list[Call]) -> list[Call]:

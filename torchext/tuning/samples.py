@@ -4,11 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .._table import Family
+
 When = dict[str, str]
+Calls = list[Callable[[], object]]
+
+
+def _all(family: Family, when: When) -> bool:
+    return True
+
+
+def _itself(when: When) -> list[When]:
+    return [when]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """An op's samples: the sizes of its rows' ladders, and the calls of about a size.
+
+    `candidates` tells which rows are measured, `stands_for` the rows that a row's measurement fills.
+    """
+
+    families: tuple[Family, ...]
+    sizes: Callable[[Family, When], list[int]]
+    calls: Callable[[Family, When, int], Calls]
+    candidates: Callable[[Family, When], bool] = _all
+    stands_for: Callable[[When], list[When]] = _itself
 
 
 BYTES = {"4 or 8": "float32", "2": "bfloat16"}  # of a GPU's rows: the dtype that stands for those of as many bytes

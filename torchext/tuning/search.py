@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from .. import _choice
 from .._table import ANY, DIRECT, NATIVE, ROUTES, TRITON, WINOGRAD, Family, Steps
 from .clock import Clock, Effort, Ratio, graph_of, race, winner
-from .samples import When
+from .samples import Calls, When
 
-Rung = Callable[[], Sequence[Callable[[], object]]]
+Rung = Callable[[], Calls]
 
 _LONGEST = 0.004  # seconds of one call from which larger ones are not tried
 
