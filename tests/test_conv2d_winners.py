@@ -96,3 +96,11 @@ def test_winograd_convolutions_of_small_images_save_no_map(last):
     kept_x, kept_w, offsets = y.grad_fn.saved_tensors
     assert kept_x is leaves[0] and kept_w is leaves[1] and offsets.dtype is torch.uint8
     Case(torchext._C.cpu_isa(), torch.float32).assert_same_as_stock(ours, stock, leaves)
+
+
+@pytest.mark.native
+def test_a_pooling_that_leaves_most_gradients_runs_apart():
+    for stride, ops in ((2, ["conv2d_relu_max_pool2d"]), (1, ["conv2d_relu", "max_pool2d"])):
+        with torchext.record_routes() as routes:
+            F.conv2d_relu_max_pool2d(*leaves_of((4, 16, 8, 8), (16, 16, 3, 3)), pool_kernel_size=2, pool_stride=stride)
+        assert [route.op for route in routes] == ops

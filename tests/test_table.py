@@ -50,6 +50,11 @@ def test_the_size_up_to_which_all_rows_are_stocks_is_kept(family):
     assert family.route(0, 1) == STOCK and family.stock_to == 7
 
 
+def test_a_row_that_is_put_counts_at_once(family):
+    family.put(0, ((10, STOCK), (ANY, NATIVE)))
+    assert family.stock_to == 10 and family.route(0, 11) == NATIVE and family.route(1, 11) == STOCK
+
+
 @pytest.mark.parametrize(
     "when, steps, told",
     [

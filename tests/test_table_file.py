@@ -136,6 +136,22 @@ def test_a_write_that_ends_midway_leaves_the_old_table(home, monkeypatch):
     assert path.read_text() == before and [each.name for each in home.iterdir()] == ["table.json"]
 
 
+def _lock(path, held):
+    with _table_file.locked(path):
+        held.set()
+
+
+def test_a_table_is_written_by_one_process_at_a_time(home):
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+    process = context.Process(target=_lock, args=(home / "table.json", held))
+    with _table_file.locked(home / "table.json"):
+        process.start()
+        assert not held.wait(0.5)
+    assert held.wait(30)
+    process.join()
+
+
 def _keep(home, dtype):
     os.environ["XDG_CACHE_HOME"] = home
     number = some(dtype=dtype)

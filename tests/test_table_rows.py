@@ -83,6 +83,7 @@ CALLS = {
         lambda: F.max_pool2d(ones(1, 64, 64, 64).to(memory_format=torch.channels_last), 3, (2, 3), 1), "max_pool2d",
         _POOL | {"layout": "channels_last", "windows": "overlapping"}, 1 << 18,
     ),
+    "max_pool2d, its stride given": (lambda: F.max_pool2d(ones(1, 64, 64, 64), 2, 2), "max_pool2d", _POOL, 1 << 18),
     "max_pool2d with indices": (
         lambda: F.max_pool2d_with_indices(ones(1, 64, 64, 64), 2), "max_pool2d", _POOL | {"indices": "yes"}, 1 << 18,
     ),

@@ -134,7 +134,10 @@ def locked(path: Path) -> Iterator[None]:
         return
     with open(path.with_suffix(".lock"), "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # a process forked meanwhile has the file open too
 
 
 def others(path: Path, device: str, kind: str, measured: set[tuple[Family, int]]) -> set[tuple[Family, int]]:
