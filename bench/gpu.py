@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+DTYPES = "float64", "float32", "bfloat16", "float16"  # Triton compiles side by side: one after the other takes a minute
 TOOLS = ("memcheck", "racecheck", "initcheck")
 PYTEST = [
     "-m",
@@ -72,7 +73,8 @@ def python(*arguments: object) -> list[str]:
 def steps(plan: Plan) -> dict[str, list[str]]:
     if plan.dry:
         return {"simt": python("bench/gpu_steps.py", "--device", "cpu", "--dtype", "float32", "simt")}
-    return {name: python("bench/gpu_steps.py", name) for name in ("native", "triton")}
+    compiled = {f"triton-{dtype}": python("bench/gpu_steps.py", "--dtype", dtype, "triton") for dtype in DTYPES}
+    return {"native": python("bench/gpu_steps.py", "native"), **compiled}
 
 
 def native(plan: Plan) -> dict[str, list[str]]:

@@ -118,6 +118,33 @@ def test_under_capture_the_devices_time_alone_decides(gpu, kind):
     assert routes(call) == {"stock"}
 
 
+def convolution():
+    x, w = image(2, 3, 8, 8), image(4, 3, 3, 3)
+    return lambda: F.conv2d_relu(x, w)
+
+
+@pytest.mark.parametrize(
+    "op, call, eager, captured, searching",
+    [
+        ("conv2d_relu", convolution(), "native", "stock", "native"),
+        ("conv2d_relu", convolution(), "stock", "native", "native"),
+        ("conv2d_relu_max_pool2d", pooled_convolution(3, 3), "native", "apart", "native"),
+    ],
+)
+def test_a_capture_has_no_convolution_of_cudnns_that_its_search_has_not_met(
+    gpu, cudnn, op, call, eager, captured, searching
+):
+    """With cudnn.benchmark the algorithm is searched for by the calls before, which go by the eager row."""
+    route(gpu, "conv2d_relu")
+    route(gpu, op, ({"captured": "no"}, 0, eager), ({"captured": "yes"}, 0, captured))
+    backend = lambda name: {"stock"} if name == "apart" else {name}
+    assert routes(call) == backend(eager)
+    gpu.setattr(_gpu, "_is_capturing", lambda: True)
+    for benchmark, expected in ((False, captured), (True, searching)):
+        cudnn(benchmark=benchmark)
+        assert routes(call) == backend(expected)
+
+
 @pytest.mark.parametrize("name", UNMEASURED)
 def test_calls_the_table_does_not_name_go_to_stock(gpu, name):
     all_ours(gpu)

@@ -107,6 +107,17 @@ def test_nan_and_infinity_propagate(case, value):
         assert torch.equal(ours.isnan(), stock.isnan()) and torch.equal(ours.isinf(), stock.isinf())
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_reaches_all_of_probabilities(case, value, smoothing):
+    """As every gradient on a GPU does, it scales by tensors: of smoothed probabilities none is kept."""
+    x, w, target = case.tensor(5, 4), case.tensor(6, 4), case.tensor(5, 6).softmax(1)
+    for function in both(target, chunk=2, label_smoothing=smoothing):
+        leaves = [t.clone().requires_grad_() for t in (x, w)]
+        gradients = torch.autograd.grad(function(*leaves), leaves, torch.tensor(value, dtype=case.dtype))
+        assert not any(g.isfinite().any() for g in gradients)
+
+
 def test_confident_logits(case):
     x, w = case.tensor(6, 8, scale=30).requires_grad_(), case.tensor(10, 8, scale=3).requires_grad_()
     case.assert_same_as_stock(*both(targets(6, 10), chunk=4), [x, w])

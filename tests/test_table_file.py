@@ -53,7 +53,7 @@ def loaded():
 
 
 def some(**when):
-    names = {"relu": "no", "dtype": "float32", "gradient": "no", "columns": "more", "rows": "several", "threads": "one"}
+    names = {"relu": "no", "dtype": "float32", "gradient": "no", "columns": "more", "rows": "to 31", "threads": "one"}
     return LINEAR.row(**{**names, **when})
 
 

@@ -31,7 +31,7 @@ def ones(*shape, dtype=torch.float32, grad=False):
 
 
 THREADS = {1: "one"}.get(torch.get_num_threads(), "several")
-_LINEAR = {"relu": "no", "dtype": "float32", "gradient": "no", "columns": "to 16", "rows": "several"}
+_LINEAR = {"relu": "no", "dtype": "float32", "gradient": "no", "columns": "to 16", "rows": "to 31"}
 _CONV = {
     "dtype": "float32",
     "gradient": "no",
@@ -48,6 +48,8 @@ CALLS = {
     "linear of 17 columns": (
         lambda: F.linear(ones(4, 8), ones(17, 8)), "linear_relu", _LINEAR | {"columns": "more"}, 544,
     ),
+    "linear of 31 rows": (lambda: F.linear(ones(31, 8), ones(3, 8)), "linear_relu", _LINEAR, 744),
+    "linear of 32 rows": (lambda: F.linear(ones(4, 8, 8), ones(3, 8)), "linear_relu", _LINEAR | {"rows": "more"}, 768),
     "linear of a row": (lambda: F.linear(ones(8), ones(3, 8)), "linear_relu", _LINEAR | {"rows": "one"}, 24),
     "linear with gradient": (
         lambda: F.linear(ones(4, 8, grad=True), ones(3, 8)), "linear_relu", _LINEAR | {"gradient": "yes"}, 96,

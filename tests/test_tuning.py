@@ -159,6 +159,62 @@ def test_a_row_is_filled_from_its_ladder(timetable):
     assert job.family.steps[job.family.row(**job.when)] == ((ANY, NATIVE),)
 
 
+def climbed(monkeypatch, count, route_of, too_large=()):
+    """The sizes that a climb over 1, 2, 4, ... measures, and the steps it finds."""
+    measured = []
+    family = FAMILIES["dropout", "cpu"]
+
+    def measure(family, calls, *_):
+        measured.append(calls)
+        if calls in too_large:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return search.Cell(family, 0, calls, route_of(calls), 1e-9 * calls)
+
+    monkeypatch.setattr(search, "measure", measure)
+    ladder = [lambda size=1 << bits: size for bits in range(count)]
+    cells = search.climb(family, family.when(0), ladder, clock.Clock("cpu"), clock.FULL)
+    return measured, search.steps_of(cells, STOCK)
+
+
+def test_a_climb_halves_between_sizes_that_disagree(monkeypatch):
+    measured, steps = climbed(monkeypatch, 13, lambda size: NATIVE if 32 <= size < 1024 else STOCK)
+    assert measured == [1, 8, 64, 512, 4096, 1024, 16, 32]
+    assert steps == ((31, STOCK), (512, NATIVE), (ANY, STOCK))
+    assert climbed(monkeypatch, 13, lambda size: STOCK) == ([1, 8, 64, 512, 4096], ((ANY, STOCK),))
+
+
+def test_a_climb_ends_where_a_call_takes_long_and_passes_over_what_does_not_fit(monkeypatch):
+    measured, steps = climbed(monkeypatch, 31, lambda size: NATIVE)
+    assert measured[-1] == 1 << 24 and steps == ((ANY, NATIVE),)  # 4 ms are from 4e6 on
+    measured, steps = climbed(monkeypatch, 13, lambda size: NATIVE, too_large=(512, 4096))
+    assert measured == [1, 8, 64, 512, 4096] and steps == ((ANY, NATIVE),)
+
+
+def test_a_climb_warns_of_a_call_that_fails_and_goes_on(monkeypatch):
+    def fails(size):
+        if size == 64:
+            raise RuntimeError("no engine")
+        return NATIVE
+
+    with pytest.warns(UserWarning, match="tune: dropout .* could not be measured: no engine"):
+        assert climbed(monkeypatch, 13, fails)[1] == ((ANY, NATIVE),)
+
+
+def test_an_interrupted_tune_keeps_what_it_measured(timetable, monkeypatch, capsys):
+    fill, filled = machine._fill, []
+
+    def interrupted(job, *_):
+        if filled:
+            raise KeyboardInterrupt
+        filled.append(job)
+        return fill(job, Effort(1e-6, 6, 1.0), verbose=False)
+
+    monkeypatch.setattr(machine, "_fill", interrupted)
+    rows = machine.measure("cpu", ["dropout"], True, 60, [THREADS], verbose=False)
+    assert rows == {(filled[0].family, filled[0].family.row(**filled[0].when))}
+    assert "what was measured is kept" in capsys.readouterr().err
+
+
 def test_a_capture_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with pytest.raises(RuntimeError, match="a CUDA graph is being captured"):

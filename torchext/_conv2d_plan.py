@@ -98,6 +98,6 @@ def decide(x, w, options, of_gpu):
     gradient = wants_grad(x, w)
     if x.is_cuda:
         decided = on_gpu(of_gpu, x, w, options[0], gradient)
-        return decided, STOCK if decided is None else _gpu.route(*decided)
+        return decided, STOCK if decided is None else _gpu.convolution_route(*decided)
     decided = on_cpu(x, w, *options, gradient)
     return decided, NATIVE if decided is None else CPU.route(decided[1], decided[2])

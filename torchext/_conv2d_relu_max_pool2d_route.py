@@ -54,7 +54,7 @@ def may_be_ours_on_gpu(x: Tensor, w: Tensor) -> bool:
         return False
     n, _, h, width = x.shape
     k, _, r, s = w.shape
-    return _gpu.route(GPU, row, n * k * (h + r) * (width + s)) != APART
+    return _gpu.convolution_route(GPU, row, n * k * (h + r) * (width + s)) != APART
 
 
 def is_ever_ours_on_gpu(w: Tensor) -> bool:

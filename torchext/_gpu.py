@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ._servable import PLAIN, auto
-from ._table import Family
+from ._table import NATIVE, TRITON, Family
 
 SERVING = "native", "triton"  # what serves an op's GPU tensors: CUDA kernels, or Triton where none were built
 BYTES = "4 or 8", "2"  # of an element
@@ -33,6 +33,19 @@ def route(family: Family, row: int, size: int) -> int:
     """Who serves a call of this row, and of the row after it, its last class, under capture."""
     eager, captured = family.route(row, size), family.route(row + 1, size)
     return captured if captured != eager and captures() else eager
+
+
+def convolution_route(family: Family, row: int, size: int) -> int:
+    """The same, where all but ours are cuDNN's: with `cudnn.benchmark` it cannot search for an algorithm under capture,
+    and has the one that eager calls found before, which must therefore have gone the same way.
+    """
+    under_capture = route(family, row, size)
+    if under_capture in _OURS or not (captures() and torch.backends.cudnn.benchmark):
+        return under_capture
+    return family.route(row, size)
+
+
+_OURS = NATIVE, TRITON
 
 
 def decides(x: object) -> bool:

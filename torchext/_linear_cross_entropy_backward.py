@@ -72,8 +72,8 @@ def recompute(dloss, inputs, options, needed):
 
 
 def factors(dloss, target, ignore_index):
-    """dloss for dx, dw and db, 0 where no position counts."""
-    if target.dtype != torch.int64:
+    """dloss for dx, dw and db, 0 where no position counts; target None is one of probabilities that was not kept."""
+    if target is None or target.dtype != torch.int64:
         return dloss, dloss, dloss
     counted = target != ignore_index
     of_rows = counted.any(tuple(range(1, counted.dim()))) if counted.dim() > 1 else counted

@@ -22,10 +22,11 @@ from ._table import (
 LIBRARYS_PRODUCT, OUR_PRODUCT = range(2)  # the algorithms of csrc/linear_relu.h, on the CPU
 
 _FEW = 16  # columns that one vector holds
+_BLOCK = 32  # rows of which a library's product packs its operands
 CPU = Family(
     "linear_relu", "cpu", STOCK, (STOCK, LIBRARY, NATIVE), "multiply-adds",
-    relu=NO_YES, dtype=FLOATS, gradient=NO_YES, columns=(f"to {_FEW}", "more"), rows=("one", "several"),
-    threads=THREADS,
+    relu=NO_YES, dtype=FLOATS, gradient=NO_YES, columns=(f"to {_FEW}", "more"),
+    rows=("one", f"to {_BLOCK - 1}", "more"), threads=THREADS,
 )  # fmt: skip
 GPU = Family(
     "linear_relu", "cuda", STOCK, (STOCK, LIBRARY, NATIVE, TRITON), "multiply-adds",
@@ -40,8 +41,9 @@ def on_cpu(x: Tensor, w: Tensor, relu: bool, gradient: bool) -> Decided | None:
         return None
     columns, depth = shape
     elements = x.numel()
-    wide, several = 1 if columns > _FEW else 0, 1 if elements > depth else 0
-    row = ((((relu * 4 + dtype) * 2 + gradient) * 2 + wide) * 2 + several) * 2 + several_threads()
+    wide = 1 if columns > _FEW else 0
+    rows = 0 if elements <= depth else 1 if elements < _BLOCK * depth else 2
+    row = ((((relu * 4 + dtype) * 2 + gradient) * 2 + wide) * 3 + rows) * 2 + several_threads()
     return CPU, row, elements * columns
 
 

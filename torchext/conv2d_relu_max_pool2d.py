@@ -136,7 +136,7 @@ def _ask_again(x, w, found):
     if not auto():
         return None, _OURS.get(_conv2d_plan.algorithm(x, w, found), APART)
     decided = on_gpu(x, w, x.shape[0] * w.shape[0] * math.prod(found.out))
-    return decided, APART if decided is None else _gpu.route(*decided)
+    return decided, APART if decided is None else _gpu.convolution_route(*decided)
 
 
 def _fits(route, x, w, found, windows, ceil_mode, gradient) -> bool:

@@ -9,6 +9,8 @@ from .._table import Family
 from ..linear_relu import linear, linear_relu
 from .samples import Calls, Samples, When, as_on_cpu, draw, powers, root, step
 
+_ROWS = {"one": (1,), "to 31": (4, 16), "more": (64, 256)}
+
 
 def _sizes(family: Family, when: When) -> list[int]:
     if family is GPU:
@@ -18,20 +20,15 @@ def _sizes(family: Family, when: When) -> list[int]:
 
 def _calls(family: Family, when: When, size: int) -> Calls:
     if family is GPU:
-        when = as_on_cpu(when, columns="more", rows="several")
-    shapes = {_shape(when, size, rows) for rows in ((1,) if when["rows"] == "one" else (16, 256))}
-    return [_call(when, *shape) for shape in sorted(shapes) if min(shape) > 0]
+        when = as_on_cpu(when, columns="more", rows="more")
+    shapes = [_shape(when, size, rows) for rows in _ROWS[when["rows"]]]
+    return [_call(when, *shape) for shape in shapes if min(shape) > 0]
 
 
 def _shape(when: When, size: int, rows: int) -> tuple[int, int, int]:
-    """Rows, depth and columns."""
-    if when["columns"] == "to 16":
-        columns = 10
-    else:
-        columns = max(17, root(size / rows))
-    while rows > 2 and rows * columns > size:
-        rows //= 2
-    return rows, max(1, size // (rows * columns)), columns
+    """Rows, depth and columns; a depth of 0 where there are more columns than that."""
+    columns = 10 if when["columns"] == "to 16" else max(17, root(size / rows))
+    return rows, size // (rows * columns), columns
 
 
 def _call(when: When, rows: int, depth: int, columns: int) -> Callable[[], object]:

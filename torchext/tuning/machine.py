@@ -25,7 +25,7 @@ from . import (
     max_pool2d,
     search,
 )
-from .clock import FULL, QUICK, Clock, Effort, collected
+from .clock import QUICK, Clock, Effort, collected, fastest_library, full
 from .samples import Calls, Samples, When
 
 # What others are made of comes first: a pooled convolution's parts are routed before it is.
@@ -102,18 +102,20 @@ def measure(device: str, ops: list[str], quick: bool, seconds: float, thread_cou
     planned = [(threads, job) for threads in thread_counts for job in jobs(device, threads, ops, quick)]
     # Of float32 first: there may be no time for all.
     planned.sort(key=lambda each: each[1].when.get("dtype", "float32") != "float32")
-    effort, end = QUICK if quick else FULL, time.monotonic() + seconds
+    effort, end = QUICK if quick else full(device), time.monotonic() + seconds
     progress = Progress(len(planned))
     measured: Rows = set()
     before = torch.get_num_threads()
     try:
-        with collected():
+        with collected(), fastest_library():
             for threads, job in planned:
                 if time.monotonic() > end:
                     break
                 torch.set_num_threads(threads)
                 progress.step(job, threads)
                 measured |= _fill(job, effort, verbose)
+    except KeyboardInterrupt:
+        print("\ninterrupted: what was measured is kept", file=sys.stderr)
     finally:
         torch.set_num_threads(before)
         progress.end()

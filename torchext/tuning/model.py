@@ -17,7 +17,7 @@ from .._buffers import Buffers, require_module
 from .._table import APART, FAMILIES, ROUTES, Family
 from ..explain import columns
 from . import machine, search
-from .clock import FULL, Clock, Ratio, collected
+from .clock import Clock, Ratio, collected, full
 from .samples import step
 
 _HALF_OCTAVE = 2**0.5  # what is measured at one size holds for sizes up to so many times larger or smaller
@@ -161,7 +161,7 @@ def _measure(call: Call, family: Family) -> list[tuple[Tuned, search.Cell]]:
         return []
     run = step(functools.partial(_first, function, args, kwargs), *tensors)
     try:
-        cell = search.measure(family, [run], Clock(family.device), FULL)
+        cell = search.measure(family, [run], Clock(family.device), full(family.device))
     except search.Unmeasurable:
         return []
     before = ROUTES[family.route(cell.row, cell.size)]

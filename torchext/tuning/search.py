@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+import torch
 
 from .. import _choice
 from .._table import ANY, DIRECT, NATIVE, ROUTES, TRITON, WINOGRAD, Family, Steps
@@ -106,29 +109,35 @@ def _replayed(family: Family, route: int, call: Callable[[], object]) -> Callabl
 
 
 def climb(family: Family, when: When, ladder: Sequence[Rung], clock: Clock, effort: Effort) -> list[Cell]:
-    """The cells of a row: every second size up to those that take too long, then those between two that disagree."""
+    """The cells of a row: every third size up to those that take too long, then by halves between two that disagree."""
     cells: dict[int, Cell] = {}
-    last = len(ladder)
-    for index in range(0, len(ladder), 2):
+
+    def measured(index: int) -> Cell | None:
         cell = _cell(family, when, ladder[index], clock, effort)
         if cell is not None:
             cells[index] = cell
-            if cell.seconds > _LONGEST:
-                last = index
-                break
-    for index in range(1, last, 2):
-        below, above = cells.get(index - 1), cells.get(index + 1)
-        if below is None or above is None or below.route != above.route:
-            cell = _cell(family, when, ladder[index], clock, effort)
-            if cell is not None:
-                cells[index] = cell
+        return cell
+
+    for index in range(0, len(ladder), 3):
+        cell = measured(index)
+        if cell is not None and cell.seconds > _LONGEST:
+            break
+    pairs = list(zip(sorted(cells), sorted(cells)[1:]))
+    while pairs:
+        below, above = pairs.pop()
+        middle = (below + above) // 2
+        if middle > below and cells[below].route != cells[above].route and measured(middle) is not None:
+            pairs += (below, middle), (middle, above)
     return [cells[index] for index in sorted(cells)]
 
 
 def _cell(family: Family, when: When, rung: Rung, clock: Clock, effort: Effort) -> Cell | None:
     try:
         cell = measure(family, rung(), clock, effort, when.get("captured") == "yes")
-    except Unmeasurable:
+    except (Unmeasurable, torch.OutOfMemoryError):
+        return None
+    except RuntimeError as error:  # a kernel that fails here; the rest of the table is worth having
+        warnings.warn(f"tune: {family.op} {when} could not be measured: {error}", stacklevel=2)
         return None
     if cell.row != family.row(**when):
         raise AssertionError(f"a sample of {when} is of the row {family.when(cell.row)}")
