@@ -5,6 +5,7 @@
     native     the test matrix on the CUDA kernels; meanwhile Triton compiles what the next stage measures
     rows       stock, native and Triton over all size classes: the routes' evidence (bench/gpu_rows.py)
     networks   whole training steps by "auto" beside stock, eager and in CUDA graphs
+    tune       what `python -m torchext tune` finds on this GPU (routes.json)
     proofs     the test matrix on Triton's kernels; memcheck, racecheck and initcheck of the CUDA kernels
 
 Each stage has a limit of its own and writes its log in OUT directly; one that fails does not stop the others; what has
@@ -84,7 +85,9 @@ def native(plan: Plan) -> dict[str, list[str]]:
         return {"tests": tests, "warm-0": python(*rows, "0/1", *LITTLE)}
     warm = {f"warm-{i}": python(*rows, f"{i}/6") for i in range(6)}
     return {
-        "tests": python(*PYTEST, *op_tests(), "tests/test_gpu.py", "-n", 8, "-k", "(cuda or test_gpu) and not triton"),
+        "tests": python(
+            *PYTEST, *op_tests(), *ONLY_THERE, "-n", 8, "-k", "(cuda or test_gpu) and not triton"
+        ),  # fmt: skip
         **warm,
     }
 
@@ -98,6 +101,11 @@ def networks(plan: Plan) -> dict[str, list[str]]:
     less = ("--device", "cpu", "--threads", 1, "--seconds", 0.01, "--only", "softmax") if plan.dry else ()
     chosen = "--compile", "none", "--device", "cuda", "--seconds", 0.3, "--out", plan.out, *less
     return {"networks": python("-m", "bench", "networks", *chosen)}
+
+
+def tuned(plan: Plan) -> dict[str, list[str]]:
+    less = ("--device", "cpu", "--op", "dropout", "--threads", 1, "--seconds", 5) if plan.dry else ("--device", "cuda")
+    return {"tune": python("-m", "torchext", "tune", *less, "--verbose", "--out", plan.out / "routes.json")}
 
 
 def proofs(plan: Plan) -> dict[str, list[str]]:
@@ -118,8 +126,10 @@ STAGES = {
     "native": Stage(110, native),
     "rows": Stage(130, rows),
     "networks": Stage(60, networks),
+    "tune": Stage(90, tuned),
     "proofs": Stage(120, proofs),
 }
+ONLY_THERE = "tests/test_gpu.py", "tests/test_gpu_library.py"  # tests of what only a GPU can show
 LITTLE = "--every", 30, "--largest", 1e6  # of the rows: what a CPU does in seconds
 BUILD = 900  # seconds; a wheel takes 1
 

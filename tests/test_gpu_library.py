@@ -74,6 +74,7 @@ def test_values_strides_and_gradients_match_stock(library, name, frozen):
 def test_first_and_second_derivatives(library, name):
     ours, _, shapes, options = CALLS[name]
     library.setattr(_gpu_library, "_FLOATS", (torch.float64,))
+    library.setattr(_gpu_library, "_PRODUCTS_FLOATS", (torch.float64,))
     tensors = leaves(*shapes, dtype=torch.float64)
     call = lambda *xwb: ours(*xwb, *options)
     if GPU and "conv" in name:
@@ -116,6 +117,9 @@ STOCKS = {
     "padding by name": conv(X, W, B, padding="same"),
     "one image": conv(X[0], W, B),
     "no image": conv(X[:0], W, B),
+    "linear of 16 bits": lambda: F.linear_relu(
+        X.bfloat16(), *(t.bfloat16() for t in (torch.randn(5, 6), torch.randn(5)))
+    ),
     "float64": conv(X.double(), W.double(), B.double()),
     AUTOCAST: conv(X, W, B),
     "linear without a bias": lambda: F.linear_relu(X, torch.randn(5, 6)),
@@ -136,11 +140,22 @@ def test_unmeasured_calls_go_to_stock(gpu, monkeypatch, cudnn, name):
     assert routes(STOCKS[name])[0] == {"stock"}
 
 
-def test_a_convolution_under_capture_goes_to_stock_as_cudnn_cannot_benchmark_there(library):
-    library.setattr(_gpu, "_is_capturing", lambda: True)
+def test_a_convolution_under_capture_is_cudnns_rectified_one_where_the_eager_calls_were_with_benchmark(library, cudnn):
     x, w, b = leaves((2, 3, 8, 7), (4, 3, 3, 3), (4,))
-    assert routes(lambda: F.conv2d_relu(x, w, b))[0] == {"stock"}
+    call = lambda: routes(lambda: F.conv2d_relu(x, w, b))[0]
+    route(library, "conv2d_relu", ({"captured": "no"}, 0, "library"))
+    assert call() == {"library"}
+    library.setattr(_gpu, "_is_capturing", lambda: True)
+    for benchmark, backend in ((False, "stock"), (True, "library")):
+        cudnn(deterministic=False, benchmark=benchmark)
+        assert call() == {backend}
     assert routes(lambda: F.linear_relu(torch.randn(2, 3), torch.randn(4, 3), torch.randn(4)))[0] == {"library"}
+
+
+def test_a_linear_without_relu_has_no_library_call_whatever_a_table_says(library):
+    x, w, b = leaves((7, 5), (3, 5), (3,))
+    used, y = routes(lambda: F.linear(x, w, b))
+    assert used == {"stock"} and torch.equal(y, stock.linear(x, w, b)) and y.min() < 0
 
 
 def test_where_the_library_finds_no_algorithm_stock_serves(library):

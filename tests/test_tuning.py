@@ -200,6 +200,18 @@ def test_a_climb_warns_of_a_call_that_fails_and_goes_on(monkeypatch):
         assert climbed(monkeypatch, 13, fails)[1] == ((ANY, NATIVE),)
 
 
+def test_a_failed_capture_ends_a_tune_which_keeps_what_it_measured(timetable, monkeypatch, capsys):
+    def fails(*_):
+        raise RuntimeError("capture invalidated")
+
+    family = FAMILIES["dropout", "cuda"]
+    monkeypatch.setattr(search, "measure", fails)
+    monkeypatch.setattr(machine, "_fill", lambda job, *_: search.climb(family, captured, [list], None, None))
+    captured = next(when for when in family.combinations() if when["captured"] == "yes")
+    assert machine.measure("cpu", ["dropout"], True, 60, [THREADS], verbose=False) == set()
+    assert "capture invalidated; what was measured is kept" in capsys.readouterr().err
+
+
 def test_an_interrupted_tune_keeps_what_it_measured(timetable, monkeypatch, capsys):
     fill, filled = machine._fill, []
 

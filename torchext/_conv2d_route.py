@@ -46,9 +46,8 @@ def unit(when: dict[str, str]) -> str:
 
 CPU = Family("conv2d", "cpu", STOCK, (STOCK, DIRECT, WINOGRAD), unit, **CLASSES)
 _OF_GPU = {"serving": _gpu.SERVING, "bytes": _gpu.BYTES, "gradient": NO_YES, "captured": NO_YES}
-_ON_GPU = STOCK, LIBRARY, NATIVE, TRITON
-GPU = Family("conv2d", "cuda", STOCK, _ON_GPU, "results", **_OF_GPU)
-RELU_GPU = Family("conv2d_relu", "cuda", STOCK, _ON_GPU, "results", **_OF_GPU)
+GPU = Family("conv2d", "cuda", STOCK, (STOCK, NATIVE, TRITON), "results", **_OF_GPU)
+RELU_GPU = Family("conv2d_relu", "cuda", STOCK, (STOCK, LIBRARY, NATIVE, TRITON), "results", **_OF_GPU)
 
 
 def is_winograds(x: Tensor, w: Tensor, stride, padding, dilation, groups) -> bool:

@@ -21,16 +21,17 @@ from ._shapes import out_size, pair
 _aten = torch.ops.aten
 _convolution_relu = getattr(torch, "cudnn_convolution_relu", None)
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+_PRODUCTS_FLOATS = (torch.float32,)  # of 16 bits cuBLASLt has kernels, of few columns, whose ReLU makes 0 of NaN
 _is_compiling, _is_autocast = torch.compiler.is_compiling, torch.is_autocast_enabled
 _deterministic = torch.are_deterministic_algorithms_enabled
 _REFUSED = RuntimeError, TypeError, ValueError, IndexError  # then stock says what is wrong
 
 
-def _are_measured(x: Tensor, w: Tensor, b: Tensor) -> bool:
+def _are_measured(x: Tensor, w: Tensor, b: Tensor, dtypes: tuple[torch.dtype, ...]) -> bool:
     """Of one dtype that was measured."""
     dtype = x.dtype
     return (
-        dtype in _FLOATS and w.dtype is dtype and b.dtype is dtype and not _is_compiling() and not _is_autocast("cuda")
+        dtype in dtypes and w.dtype is dtype and b.dtype is dtype and not _is_compiling() and not _is_autocast("cuda")
     )
 
 
@@ -56,7 +57,7 @@ def linear_relu(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor | None:
     dims = x.dim()
     if w.dim() != 2 or dims < 2 or not x.numel() or b.shape != w.shape[:1]:
         return None
-    if addmm_relu is None or not _are_measured(x, w, b):
+    if addmm_relu is None or not _are_measured(x, w, b, _PRODUCTS_FLOATS):
         return None
     rows = x if dims == 2 else x.flatten(0, -2)
     try:
@@ -90,7 +91,7 @@ class Conv2dReLUFunction(Function):
 def conv2d_relu(x: Tensor, w: Tensor, b: Tensor | None, stride, padding, dilation, groups) -> Tensor | None:
     """relu(conv2d(x, w, b, ...)); None where that is stock's. Grouped and dilated ones were not measured.
 
-    In a capture cuDNN may not try its algorithms, and those of stock's convolution, which ran before, are no help.
+    In a capture only what `cudnn.benchmark` found for the eager calls before it: it cannot search there.
     """
     if type(x) not in PLAIN or type(w) not in PLAIN or type(b) not in PLAIN or w.is_nested:
         return None
@@ -104,9 +105,11 @@ def conv2d_relu(x: Tensor, w: Tensor, b: Tensor | None, stride, padding, dilatio
     p, q = out_size(h, r, stride[0], padding[0], 1), out_size(width, s, stride[1], padding[1], 1)
     if c != group_c or p < 1 or q < 1:  # cuDNN's call checks no shape: what does not fit is stock's to refuse
         return None
-    if not _are_measured(x, w, b) or _convolution_relu is None or w.device != x.device or b.device != x.device:
+    if not _are_measured(x, w, b, _FLOATS) or _convolution_relu is None or w.device != x.device or b.device != x.device:
         return None
-    if not cudnn_enabled() or cudnn_deterministic() or _deterministic() or _gpu.captures():
+    if not cudnn_enabled() or cudnn_deterministic() or _deterministic():
+        return None
+    if not torch.backends.cudnn.benchmark and _gpu.captures():
         return None
     geometry = stride, padding, (1, 1), 1
     try:

@@ -155,7 +155,7 @@ def _serve_gpu(kind, x, w, b, gradient) -> Tensor:
     op, relu, stock, forward, function = kind
     decided = on_gpu(x, w, relu, gradient)
     route = STOCK if decided is None else _gpu.route(*decided)
-    if route == LIBRARY:
+    if route == LIBRARY and relu:
         y = _gpu_library.linear_relu(x, w, b)
         if y is not None:
             note(op, "library", decided=decided)

@@ -93,7 +93,7 @@ def _samples(when: When, size: int, by: str) -> list[_Sample]:
 
 def _calls(family: Family, when: When, size: int) -> Calls:
     if family.device == "cuda":
-        return [_call_on_gpu(family, as_on_cpu(when), size)]
+        return [_call_on_gpu(family, as_on_cpu(when), size, *shape) for shape in _ON_GPU[when.get("taps", "")]]
     return [_call(when, sample, family is POOLED) for sample in _samples(when, size, family.by(when))]
 
 
@@ -111,14 +111,13 @@ def _call(when: When, sample: _Sample, pooled: bool) -> Callable[[], object]:
     return step(lambda: conv2d(x, w, b, *options), x, w, b)
 
 
-# Channels in and out of a GPU's samples with 3 x 3 windows, by their taps; others have 64 of each.
-_TAPS = {"to 32": (3, 32), "to 160": (16, 32)}
+# By the taps that a GPU's row names: channels in and out of its samples of 3 x 3, and an image's side.
+_ON_GPU = {"to 32": ((3, 32, 32),), "to 160": ((16, 32, 32),), "": ((3, 64, 32), (64, 64, 32), (512, 512, 8))}
 
 
-def _call_on_gpu(family: Family, when: When, size: int) -> Callable[[], object]:
-    """Of so many results, over images of 32 x 32."""
-    c, k = _TAPS.get(when.get("taps", ""), (64, 64))
-    n, side = max(1, size // (k * 32 * 32)), 32
+def _call_on_gpu(family: Family, when: When, size: int, c: int, k: int, side: int) -> Callable[[], object]:
+    """Of so many results."""
+    n = max(1, size // (k * side * side))
     x, w, b = draw(when, n, c, side, side), draw(when, k, c, 3, 3), draw(when, k)
     if family is POOLED_GPU:
         return step(lambda: conv2d_relu_max_pool2d(x, w, b, 1, 1, pool_kernel_size=2), x, w, b)

@@ -9,7 +9,9 @@ from .._table import Family
 from ..linear_relu import linear, linear_relu
 from .samples import Calls, Samples, When, as_on_cpu, draw, powers, root, step
 
-_ROWS = {"one": (1,), "to 31": (4, 16), "more": (64, 256)}
+_ROWS = {"one": (1,), "to 31": (4, 16), "more": (64, 256), "any": (1, 64, 1024)}
+
+_MOST = 1 << 28  # elements of a weight
 
 
 def _sizes(family: Family, when: When) -> list[int]:
@@ -20,9 +22,9 @@ def _sizes(family: Family, when: When) -> list[int]:
 
 def _calls(family: Family, when: When, size: int) -> Calls:
     if family is GPU:
-        when = as_on_cpu(when, columns="more", rows="more")
+        when = as_on_cpu(when, columns="more", rows="any")
     shapes = [_shape(when, size, rows) for rows in _ROWS[when["rows"]]]
-    return [_call(when, *shape) for shape in shapes if min(shape) > 0]
+    return [_call(when, m, k, n) for m, k, n in shapes if k > 0 and k * n <= _MOST]
 
 
 def _shape(when: When, size: int, rows: int) -> tuple[int, int, int]:

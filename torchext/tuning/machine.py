@@ -114,8 +114,8 @@ def measure(device: str, ops: list[str], quick: bool, seconds: float, thread_cou
                 torch.set_num_threads(threads)
                 progress.step(job, threads)
                 measured |= _fill(job, effort, verbose)
-    except KeyboardInterrupt:
-        print("\ninterrupted: what was measured is kept", file=sys.stderr)
+    except (KeyboardInterrupt, search.CaptureFailed) as error:
+        print(f"\n{error or 'interrupted'}; what was measured is kept", file=sys.stderr)
     finally:
         torch.set_num_threads(before)
         progress.end()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .. import _choice
-from .._table import ANY, DIRECT, NATIVE, ROUTES, TRITON, WINOGRAD, Family, Steps
+from .._table import ANY, DIRECT, LIBRARY, NATIVE, ROUTES, TRITON, WINOGRAD, Family, Steps
 from .clock import Clock, Effort, Ratio, graph_of, race, winner
 from .samples import Calls, When
 
@@ -21,6 +21,10 @@ _LONGEST = 0.004  # seconds of one call from which larger ones are not tried
 
 class Unmeasurable(Exception):
     """No kernel of ours serves the call, or another row decides on it."""
+
+
+class CaptureFailed(Exception):
+    """A call failed while it was captured, after which torch's generators and streams of this process are of no use."""
 
 
 @dataclass
@@ -46,6 +50,8 @@ def candidates(family: Family, row: int) -> list[int]:
     when = family.when(row)
     if "serving" in when:  # a GPU's tensors are served by one of the two
         others.remove(TRITON if when["serving"] == "native" else NATIVE)
+        if when.get("relu") == "no":  # its library's product is stock's
+            others.remove(LIBRARY)
     if WINOGRAD in others:
         winograds = when["channels"].startswith("Winograd's")
         others.remove(DIRECT if winograds else WINOGRAD)
@@ -137,7 +143,10 @@ def _cell(family: Family, when: When, rung: Rung, clock: Clock, effort: Effort) 
     except (Unmeasurable, torch.OutOfMemoryError):
         return None
     except RuntimeError as error:  # a kernel that fails here; the rest of the table is worth having
-        warnings.warn(f"tune: {family.op} {when} could not be measured: {error}", stacklevel=2)
+        told = f"tune: {family.op} {when} could not be measured: {error}"
+        if when.get("captured") == "yes":
+            raise CaptureFailed(told) from error
+        warnings.warn(told, stacklevel=2)
         return None
     if cell.row != family.row(**when):
         raise AssertionError(f"a sample of {when} is of the row {family.when(cell.row)}")
