@@ -83,11 +83,10 @@ def native(plan: Plan) -> dict[str, list[str]]:
     if plan.dry:
         tests = python(*PYTEST, "tests/test_gpu_steps.py", "-k", "simt")
         return {"tests": tests, "warm-0": python(*rows, "0/1", *LITTLE)}
+    chosen = "-n", 8, "-k", "(cuda or test_gpu) and not triton"
     warm = {f"warm-{i}": python(*rows, f"{i}/6") for i in range(6)}
     return {
-        "tests": python(
-            *PYTEST, *op_tests(), *ONLY_THERE, "-n", 8, "-k", "(cuda or test_gpu) and not triton"
-        ),  # fmt: skip
+        "tests": python(*PYTEST, *op_tests(), *ONLY_THERE, *chosen),
         **warm,
     }
 

@@ -8,7 +8,7 @@ import torch
 
 from . import _chosen, _gpu, _op
 from ._conv2d_route import CPU, is_winograds, on_cpu, on_gpu
-from ._op import wants_grad
+from ._op import either_wants_grad
 from ._servable import PLAIN, auto, why_stock
 from ._shapes import is_channels_last, out_size, pair, same_padding
 from ._table import NATIVE, STOCK
@@ -95,7 +95,7 @@ def decide(x, w, options, of_gpu):
     """The row of the table that decides on this call and its route; None and ours where it has no say."""
     if type(x) not in PLAIN or type(w) not in PLAIN or w.is_nested or not auto():
         return None, NATIVE
-    gradient = wants_grad(x, w)
+    gradient = either_wants_grad(x, w)
     if x.is_cuda:
         decided = on_gpu(of_gpu, x, w, options[0], gradient)
         return decided, STOCK if decided is None else _gpu.convolution_route(*decided)

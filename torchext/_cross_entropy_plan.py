@@ -7,7 +7,7 @@ import torch
 from . import _gpu
 from ._cross_entropy_backward import MEAN, NONE, SUM
 from ._cross_entropy_route import CPU, on_cpu, on_gpu
-from ._op import wants_grad
+from ._op import either_wants_grad
 from ._servable import PLAIN, auto, why_not, why_stock
 from ._table import NATIVE, STOCK
 
@@ -63,5 +63,5 @@ def decide(x, target, reduction):
     if x.is_cuda:
         decided = on_gpu(x, target)
         return decided, STOCK if decided is None else _gpu.route(*decided)
-    decided = None if _is_compiling() else on_cpu(x, target, reduction, wants_grad(x, target))
+    decided = None if _is_compiling() else on_cpu(x, target, reduction, either_wants_grad(x, target))
     return decided, NATIVE if decided is None else CPU.route(decided[1], decided[2])

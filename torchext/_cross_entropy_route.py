@@ -9,8 +9,7 @@ from . import _gpu, _op
 from ._table import DTYPE, FLOATS, NATIVE, NO_YES, STOCK, THREADS, TRITON, Decided, Family, several_threads
 
 # Of so many classes a row fills stock's vectors; on a GPU the kernels of ours change at these.
-_CLASSES = 15, 512
-_GPU_CLASSES = 32, 512
+_FEW, _GPU_FEW, _MANY = 15, 32, 512
 MEAN, NONE, PLANES, PROBABILITIES = range(4)
 FORMS = "reduced rows", "unreduced rows", "planes", "probabilities"
 CPU = Family(
@@ -22,15 +21,6 @@ GPU = Family(
     serving=_gpu.SERVING, bytes=_gpu.BYTES, kind=("to 32 classes", "to 512 classes", "more classes", "planes"),
     captured=NO_YES,
 )  # fmt: skip
-
-
-def _step(value: int, mosts: tuple[int, ...]) -> int:
-    """How many of `mosts` it is above."""
-    count = 0
-    for most in mosts:
-        if value > most:
-            count += 1
-    return count
 
 
 def on_cpu(x: Tensor, target: Tensor, reduction: str, gradient: bool) -> Decided | None:
@@ -46,7 +36,8 @@ def on_cpu(x: Tensor, target: Tensor, reduction: str, gradient: bool) -> Decided
         form = PLANES
     else:
         form = NONE if reduction == "none" else MEAN
-    row = (((dtype * 2 + gradient) * 4 + form) * 3 + _step(classes, _CLASSES)) * 2 + several_threads()
+    width = 0 if classes <= _FEW else 1 if classes <= _MANY else 2
+    row = (((dtype * 2 + gradient) * 4 + form) * 3 + width) * 2 + several_threads()
     return CPU, row, x.numel()
 
 
@@ -55,6 +46,7 @@ def on_gpu(x: Tensor, target: Tensor) -> Decided | None:
     serving, dims = _op.GPU.get("cross_entropy"), x.dim()
     if serving is None or dims < 2 or target.dtype is not torch.int64:
         return None
-    kind = 3 if dims > 2 else _step(x.shape[1], _GPU_CLASSES)
+    classes = x.shape[1]
+    kind = 3 if dims > 2 else 0 if classes <= _GPU_FEW else 1 if classes <= _MANY else 2
     row = (_gpu.SERVING.index(serving) * 2 + (x.dtype.itemsize == 2)) * 4 + kind
     return GPU, row * 2, x.numel()

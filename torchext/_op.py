@@ -128,6 +128,11 @@ def wants_grad(*tensors: Tensor | None) -> bool:
     return False
 
 
+def either_wants_grad(a: Tensor, b: Tensor) -> bool:
+    """The same of two: 0.1 us less, on the way of calls that go to stock."""
+    return (a.requires_grad or b.requires_grad) and _is_grad_enabled()
+
+
 def twice_differentiable() -> bool:
     """Inside a backward: whether its result must be differentiable in turn (create_graph=True)."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()

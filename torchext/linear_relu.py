@@ -14,7 +14,7 @@ from ._choice import MEASURED, note, note_ours
 from ._counterpart import Counterpart
 from ._gate import call_stock, drop_in
 from ._linear_relu_route import CPU, LIBRARYS_PRODUCT, OUR_PRODUCT, on_cpu, on_gpu
-from ._op import Function, define, twice_differentiable, wants_grad
+from ._op import Function, define, either_wants_grad, twice_differentiable, wants_grad
 from ._private import unsafe_view
 from ._saved import keep, kept
 from ._scripting import stock_method
@@ -131,7 +131,7 @@ def _serve(kind, x, w, b) -> Tensor:
     op, relu, stock, forward, function = kind
     route, decided, gradient = NATIVE, None, False
     if type(w) in PLAIN:
-        gradient = wants_grad(x, w)
+        gradient = either_wants_grad(x, w)
         if auto():
             if x.is_cuda:
                 return _serve_gpu(kind, x, w, b, gradient)
