@@ -185,9 +185,20 @@ def test_a_climb_halves_between_sizes_that_disagree(monkeypatch):
 
 def test_a_climb_ends_where_a_call_takes_long_and_passes_over_what_does_not_fit(monkeypatch):
     measured, steps = climbed(monkeypatch, 31, lambda size: NATIVE)
-    assert measured[-1] == 1 << 24 and steps == ((ANY, NATIVE),)  # 4 ms are from 4e6 on
+    assert measured[-5:] == [1 << bits for bits in (18, 19, 20, 21, 22)]  # 3 ms are 3,000,000, a 32nd of it 94,000
+    assert steps == ((ANY, NATIVE),)
     measured, steps = climbed(monkeypatch, 13, lambda size: NATIVE, too_large=(512, 4096))
     assert measured == [1, 8, 64, 512, 4096] and steps == ((ANY, NATIVE),)
+
+
+def test_above_what_was_measured_the_table_goes_on_as_it_did():
+    before = ((100, STOCK), (1000, NATIVE), (ANY, STOCK))
+    assert search.with_larger(((10, STOCK), (ANY, NATIVE)), 500, before) == (
+        (10, STOCK), (1000, NATIVE), (ANY, STOCK),
+    )  # fmt: skip
+    assert search.with_larger(((ANY, STOCK),), 50, before) == before
+    assert search.with_larger(((ANY, STOCK),), 500, before) == ((ANY, STOCK),)  # it came to another route
+    assert search.with_larger(((ANY, NATIVE),), 5000, before) == ((ANY, NATIVE),)
 
 
 def test_a_climb_warns_of_a_call_that_fails_and_goes_on(monkeypatch):

@@ -45,9 +45,11 @@ def _candidates(family: Family, when: When) -> bool:
         return can_be_winograds and (family is not POOLED or when["gradient"] == "yes")
     if when["channels"] == "in blocks of 16" and can_be_winograds:
         return False
-    if when["strided"] == "yes" and when["channels"] == "in groups" and when["window"] != "to 24 taps":
-        return False
-    return family is not POOLED or (when["window"] != "one tap" and when["channels"] != "in groups")
+    if when["window"] == "one tap":
+        return family is CPU and when["channels"] not in ("one", "to 4", "to 12")
+    if when["strided"] == "yes" and when["window"] != ("more" if family is POOLED else "to 24 taps"):
+        return when["channels"] in ("one", "to 4")
+    return family is CPU or when["channels"] != "in groups"
 
 
 def _sizes(family: Family, when: When) -> list[int]:

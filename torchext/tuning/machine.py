@@ -100,8 +100,7 @@ class Progress:
 def measure(device: str, ops: list[str], quick: bool, seconds: float, thread_counts: list[int], verbose: bool) -> Rows:
     """Fills the rows of the families with what is measured; which ones they are."""
     planned = [(threads, job) for threads in thread_counts for job in jobs(device, threads, ops, quick)]
-    # Of float32 first: there may be no time for all.
-    planned.sort(key=lambda each: each[1].when.get("dtype", "float32") != "float32")
+    planned.sort(key=_turn)
     effort, end = QUICK if quick else full(device), time.monotonic() + seconds
     progress = Progress(len(planned))
     measured: Rows = set()
@@ -122,6 +121,12 @@ def measure(device: str, ops: list[str], quick: bool, seconds: float, thread_cou
     return measured
 
 
+def _turn(each: tuple[int, Job]) -> tuple[bool, bool]:
+    """float32 first, and of it convolutions last, whose classes are many: there may be no time for all."""
+    _, job = each
+    return job.when.get("dtype", "float32") != "float32", job.samples is conv2d.SAMPLES
+
+
 def _fill(job: Job, effort: Effort, verbose: bool) -> Rows:
     cells = search.climb(job.family, job.when, job.ladder(), Clock(job.family.device), effort)
     if not cells:
@@ -129,7 +134,7 @@ def _fill(job: Job, effort: Effort, verbose: bool) -> Rows:
     steps, filled = search.steps_of(cells, job.family.routes[0]), set()
     for when in job.samples.stands_for(job.when):
         row = job.family.row(**when)
-        job.family.put(row, steps)
+        job.family.put(row, search.with_larger(steps, cells[-1].size, job.family.steps[row]))
         filled.add((job.family, row))
     if verbose:
         print(", ".join(f"{name} {value}" for name, value in job.when.items()))

@@ -16,7 +16,7 @@ from .samples import Calls, When
 
 Rung = Callable[[], Calls]
 
-_LONGEST = 0.004  # seconds of one call from which larger ones are not tried
+_LONGEST = 0.003  # seconds of one call from which larger ones are not tried
 
 
 class Unmeasurable(Exception):
@@ -115,7 +115,9 @@ def _replayed(family: Family, route: int, call: Callable[[], object]) -> Callabl
 
 
 def climb(family: Family, when: When, ladder: Sequence[Rung], clock: Clock, effort: Effort) -> list[Cell]:
-    """The cells of a row: every third size up to those that take too long, then by halves between two that disagree."""
+    """The cells of a row: every third size, or each where calls grow long, up to those that take too long; then by
+    halves between two that disagree.
+    """
     cells: dict[int, Cell] = {}
 
     def measured(index: int) -> Cell | None:
@@ -124,10 +126,12 @@ def climb(family: Family, when: When, ladder: Sequence[Rung], clock: Clock, effo
             cells[index] = cell
         return cell
 
-    for index in range(0, len(ladder), 3):
+    index = 0
+    while index < len(ladder):
         cell = measured(index)
         if cell is not None and cell.seconds > _LONGEST:
             break
+        index += 3 if cell is None or cell.seconds < _LONGEST / 32 else 1
     pairs = list(zip(sorted(cells), sorted(cells)[1:]))
     while pairs:
         below, above = pairs.pop()
@@ -168,6 +172,12 @@ def steps_of(cells: Sequence[Cell], first: int) -> Steps:
                 if following.route != first and following.size - 1 > cell.size:
                     found.append((following.size - 1, first))
     return _merged(found)
+
+
+def with_larger(steps: Steps, measured: int, before: Steps) -> Steps:
+    """The same steps; above the largest size measured as `before` goes on, if up to there it came to the same route."""
+    larger = [step for step in before if step[0] >= measured]
+    return _merged([*steps[:-1], *larger]) if larger[0][1] == steps[-1][1] else steps
 
 
 def _merged(steps: Sequence[tuple[int, int]]) -> Steps:
