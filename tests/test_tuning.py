@@ -191,6 +191,15 @@ def test_a_climb_ends_where_a_call_takes_long_and_passes_over_what_does_not_fit(
     assert measured == [1, 8, 64, 512, 4096] and steps == ((ANY, NATIVE),)
 
 
+@pytest.mark.parametrize("value, steps", [(1.02, ((ANY, NATIVE),)), (0.98, ((10, NATIVE), (ANY, STOCK)))])
+def test_a_tie_above_a_win_is_the_winners_where_no_sample_was_slower(value, steps):
+    family, sure, tie = FAMILIES["dropout", "cpu"], ratio(1.1, 1.2, 1.3), ratio(0.9, 1.02, 1.1)
+    cells = [search.Cell(family, 0, 10, NATIVE, 0.0, [{NATIVE: sure}])]
+    for size in (20, 30):
+        cells.append(search.Cell(family, 0, size, STOCK, 0.0, [{NATIVE: tie}, {NATIVE: ratio(0.9, value, 1.1)}]))
+    assert search.steps_of(cells, STOCK) == steps
+
+
 def test_above_what_was_measured_the_table_goes_on_as_it_did():
     before = ((100, STOCK), (1000, NATIVE), (ANY, STOCK))
     assert search.with_larger(((10, STOCK), (ANY, NATIVE)), 500, before) == (

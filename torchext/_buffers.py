@@ -1,4 +1,4 @@
-"""What a function takes for a model, and its buffers, kept and put back: whatever a forward pass does to them."""
+"""A model's buffers, saved before a forward pass and restored after it; and the check that it is a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ._private import buffers_of
 
 
 class Buffers:
-    """The buffers of a model as they are now: which there are, their shapes and memory, and what they hold."""
+    """A model's buffers as they are now: names, shapes, memory and values."""
 
     def __init__(self, model: nn.Module) -> None:
         owned = map(buffers_of, _python_modules(model))
@@ -28,7 +28,7 @@ class Buffers:
         self._held.append((t, t.data, t.detach().clone()))
 
     def initialized(self, module: nn.Module) -> None:
-        """A lazy layer has its first values now, and this is before it changes them."""
+        """A lazy layer has just got its first values, and has not changed them yet."""
         for t in buffers_of(module).values():
             if id(t) in self._lazy and not is_lazy(t):
                 self._hold(self._lazy.pop(id(t)))
@@ -57,6 +57,6 @@ def _lies_where(t: Tensor, other: Tensor) -> bool:
 
 
 def require_module(function: str, model: object) -> None:
-    """Refuses what is no model."""
+    """Raises TypeError for what is not an nn.Module."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"{function}: model is a {type(model).__name__}, expected a torch.nn.Module")

@@ -1,4 +1,4 @@
-"""Chains of stock's calls that one call of ours stands for: where stock serves it, and where backward runs it anew."""
+"""Chains of stock's calls that one call of ours replaces: where stock serves, and to recompute in backward."""
 
 from __future__ import annotations
 

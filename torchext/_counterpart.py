@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-# By the id of our class: the class itself, as a key, is torch's.
+# By the id of our class: as a key, the class itself equals torch's.
 _STOCK: dict[int, type[nn.Module]] = {}
 
 
@@ -29,7 +29,7 @@ def become_stock(layer: nn.Module) -> None:
 
 
 def _set_attribute(layer: nn.Module, name: str, value: Any) -> None:
-    """torch.ao marks what it is about to convert by a qconfig, and then compares some classes with ``is``."""
+    """torch.ao gives a layer that it is about to convert a qconfig, and then compares some classes with ``is``."""
     nn.Module.__setattr__(layer, name, value)
     if name == "qconfig" and value is not None:
         become_stock(layer)

@@ -9,7 +9,8 @@ from . import _gpu, _op
 from ._table import DTYPE, FLOATS, NATIVE, NO_YES, STOCK, THREADS, TRITON, Decided, Family, several_threads
 
 # Of so many classes a row fills stock's vectors; on a GPU the kernels of ours change at these.
-_FEW, _GPU_FEW, _MANY = 15, 32, 512
+_CLASSES = _FEW, _MANY = 15, 512
+_GPU_CLASSES = _GPU_FEW, _GPU_MANY = 32, 512
 MEAN, NONE, PLANES, PROBABILITIES = range(4)
 FORMS = "reduced rows", "unreduced rows", "planes", "probabilities"
 CPU = Family(
@@ -47,6 +48,6 @@ def on_gpu(x: Tensor, target: Tensor) -> Decided | None:
     if serving is None or dims < 2 or target.dtype is not torch.int64:
         return None
     classes = x.shape[1]
-    kind = 3 if dims > 2 else 0 if classes <= _GPU_FEW else 1 if classes <= _MANY else 2
+    kind = 3 if dims > 2 else 0 if classes <= _GPU_FEW else 1 if classes <= _GPU_MANY else 2
     row = (_gpu.SERVING.index(serving) * 2 + (x.dtype.itemsize == 2)) * 4 + kind
     return GPU, row * 2, x.numel()

@@ -1,4 +1,4 @@
-"""What the backward of a product keeps: x for w's gradient and w for x's; of what it does not need the sizes alone."""
+"""What the backward of a product keeps: x for w's gradient, w for x's, and only the sizes of what it does not need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _filters: dict[tuple, Tensor] = {}
 
 
 def keep(ctx: FunctionCtx, x: Tensor, w: Tensor, *rest: Tensor | None) -> None:
-    """Saves what the gradients asked for are made of, and `rest`; of x or w without use its sizes and strides alone."""
+    """Saves what the wanted gradients need, and `rest`; of an x or w that none needs, its sizes and strides alone."""
     needed = ctx.needs_input_grad
     kept_x = kept_w = None
     if needed[1]:
@@ -26,7 +26,7 @@ def keep(ctx: FunctionCtx, x: Tensor, w: Tensor, *rest: Tensor | None) -> None:
 
 
 def kept(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
-    """x, w and the rest. Memory that nobody writes or reads stands in for what was not saved: our ops ask its sizes."""
+    """x, w and the rest. An uninitialised tensor stands in for one that was not saved: our ops read only its sizes."""
     x, w, *rest = ctx.saved_tensors
     if x is None:
         x = dy.new_empty_strided(*ctx.x_form)

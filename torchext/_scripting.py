@@ -1,4 +1,4 @@
-"""torch.jit.script compiles layers and functions from their source: of ours it finds what torch.nn has for them."""
+"""torch.jit.script compiles layers and functions from their source: in ours it finds torch.nn's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ._private import boolean_dispatched, find_builtin, register_builtin
 
 
 def stock_method(function: Callable) -> Callable:
-    """A method of torch.nn under another name, ``_stock_<name>``: for TorchScript two of one name are one too many."""
+    """A method of torch.nn under the name ``_stock_<name>``: TorchScript cannot have two methods of one name."""
     name = f"_stock_{function.__name__.lstrip('_')}"
     twin = FunctionType(function.__code__, function.__globals__, name, function.__defaults__, function.__closure__)
     twin.__annotations__ = function.__annotations__

@@ -19,7 +19,7 @@ def _in_torch(name: str) -> str:
 
 
 class _StockModules(MetaPathFinder, Loader):
-    """Asked before the path, which would run a module's file a second time: under our name, beside torch's."""
+    """Asked before the path finder, which would run torch's file a second time, as a module of ours."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: object = None) -> ModuleSpec | None:
         if not fullname.startswith(_PACKAGE) or fullname == _OURS:
@@ -38,5 +38,5 @@ class _StockModules(MetaPathFinder, Loader):
 
 
 def serve() -> None:
-    """From now on `import torchext.nn.<name>` is `import torch.nn.<name>`, but for what is ours."""
+    """Makes `import torchext.nn.<name>` import `torch.nn.<name>`, except where torchext has its own."""
     sys.meta_path.insert(0, _StockModules())

@@ -29,7 +29,7 @@ class Explanation:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """The rows below each other, each column as wide as its widest cell."""
+    """The rows as lines, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 

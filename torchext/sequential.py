@@ -33,8 +33,8 @@ from .max_pool2d import MaxPool2d
 
 _is_compiling = torch.compiler.is_dynamo_compiling
 
-# What serves a layer and the ReLU after it, and what serves these and the pooling after them. Classes by id: a class of
-# ours as a key takes 0.4 us for 0.05, since it is torch's as well.
+# What serves a layer and the ReLU after it, and what serves these and the pooling after them. Classes are keyed by id:
+# to look up one of ours takes 0.4 us, and not 0.05, as its metaclass compares it with torch's.
 _LINEAR = LinearReLU.forward, None
 _CONV = ConvReLU2d.serve, ConvReLUMaxPool2d.serve
 _NORM = None, BatchNormReLUMaxPool2d.serve
@@ -44,7 +44,7 @@ _POOLS = {id(nn.MaxPool2d), id(MaxPool2d)}
 
 _NOBODY, _END = contextlib.nullcontext(), object()
 
-# What runs when the layers are called one by one, and somebody may have replaced.
+# What runs when layers are called one by one; a user may have replaced it.
 _JOINED = (*itertools.chain(*_CLASSES.values()), nn.ReLU, nn.MaxPool2d, MaxPool2d)
 _FORWARDS = {id(cls): cls.forward for cls in _JOINED}
 _PATH, _CONV_FORWARD, _RELU = call_path(), Conv2d._conv_forward, F.relu
@@ -81,7 +81,7 @@ class Sequential(nn.Sequential, metaclass=Counterpart):
         return input
 
 
-# Whether it is worth looking at what layers joined to their next would be: on a GPU's host that costs 10 us.
+# Whether layers that one kernel could serve together are worth looking for: on a GPU that costs the host 10 us.
 _GPU = Family("sequential", "cuda", APART, (APART, JOINED), "elements", gradient=NO_YES, captured=NO_YES)
 
 
@@ -90,19 +90,19 @@ def _may_join(x: Tensor) -> bool:
 
 
 def _peek(layers: Iterator[nn.Module], ahead: list[nn.Module], index: int) -> nn.Module:
-    """The layer that follows: read only when nobody's code runs before it, who could replace it in this pass."""
+    """The next layer: read only if no user's code, which could replace it in this pass, runs before it."""
     while len(ahead) <= index:
         ahead.append(next(layers, _END))
     return ahead[index]
 
 
 def _has_few_taps(layer: nn.Module) -> bool:
-    """Whether it is a convolution that wins on a GPU, joined to its ReLU and pooling, at almost every size."""
+    """Whether a convolution joined to its ReLU and pooling wins on a GPU at almost every size."""
     return isinstance(layer, nn.Conv2d) and is_ever_ours_on_gpu(layer.weight)
 
 
 def _together(input: Tensor, first: nn.Module, layers: Iterator[nn.Module], ahead: list[nn.Module]) -> int:
-    """How many layers one kernel serves, `first` among them, which nobody watches."""
+    """How many layers, from `first` on, one kernel serves together; none of them may be observed."""
     second = _peek(layers, ahead, 0)
     if type(second) is not nn.ReLU or type(input) not in PLAIN or _watched(second):
         return 1
@@ -124,7 +124,7 @@ def _served(layers: list[nn.Module], input: Tensor) -> Tensor:
 def _watched(module: nn.Module) -> bool:
     """Whether somebody would miss a call of `module`: a hook, a forward of its own or its class's, a compiled one."""
     return (
-        is_hooked(module, "torchext.explain")  # which asks _route.serving instead
+        is_hooked(module, "torchext.explain")  # which asks _choice.serving instead
         or "forward" in module.__dict__
         or "_conv_forward" in module.__dict__
         or type(module).forward is not _FORWARDS[id(type(module))]

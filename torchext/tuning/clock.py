@@ -35,7 +35,7 @@ class Effort:
     seconds: float
 
 
-FULL, QUICK = Effort(3e-4, 45, 0.06), Effort(2e-4, 9, 0.03)
+FULL, QUICK = Effort(3e-4, 45, 0.12), Effort(2e-4, 9, 0.03)
 _GPUS = Effort(1e-3, 15, 0.15)  # a round of a few launches would be shorter than what comes before its first
 
 
@@ -127,8 +127,9 @@ Timed = Callable[[Clock, int], float]  # seconds of one of so many runs
 def race(stock: Timed, others: Mapping[int, Timed], clock: Clock, effort: Effort) -> tuple[float, dict[int, Ratio]]:
     """Seconds of a run of `stock`, and how many times faster each of the others is.
 
-    All take turns, so that whatever the machine does meanwhile hits all alike. It ends when every answer is clear, the
-    rounds are over or the time is. Who takes several times as long as stock at first does not take part.
+    All take turns, so that whatever the machine does meanwhile hits all alike. A route drops out once its answer is
+    clear; it ends when all have, the rounds are over or the time is. A route that takes several times as long as stock
+    at first does not take part.
     """
     warm = {route: min(run(clock, 1) for _ in range(2)) for route, run in others.items()}
     once = max(*(stock(clock, 1) for _ in range(2)), 1e-7)
@@ -137,20 +138,21 @@ def race(stock: Timed, others: Mapping[int, Timed], clock: Clock, effort: Effort
     runs = [stock, *(others[route] for route in entered)]
     repeats = [max(1, int(effort.round / max(t, 1e-7))) for t in (once, *(warm[route] for route in entered))]
     taken: list[list[float]] = [[] for _ in runs]
-    end = time.perf_counter() + effort.seconds
+    running, end = set(range(len(runs))), time.perf_counter() + effort.seconds
     for turn in range(effort.rounds if entered else 1):
-        order = range(len(runs)) if turn % 2 == 0 else reversed(range(len(runs)))
-        for i in order:
+        for i in sorted(running, reverse=turn % 2 == 1):
             taken[i].append(runs[i](clock, repeats[i]))
-        if turn + 1 >= FEWEST and (time.perf_counter() > end or all(map(_is_clear, _ratios(taken)))):
-            break
-    found |= dict(zip(entered, _ratios(taken)))
+        if turn + 1 >= FEWEST:
+            running -= {i for i in running - {0} if _is_clear(_ratio(taken[0], taken[i]))}
+            if running <= {0} or time.perf_counter() > end:
+                break
+    found |= {route: _ratio(taken[0], times) for route, times in zip(entered, taken[1:])}
     return statistics.median(taken[0]), {route: found[route] for route in others}
 
 
-def _ratios(taken: list[list[float]]) -> list[Ratio]:
-    stock, *others = taken
-    return [interval([a / b for a, b in zip(stock, other)]) for other in others]
+def _ratio(stock: list[float], other: list[float]) -> Ratio:
+    """Over the rounds that both were in."""
+    return interval([a / b for a, b in zip(stock, other)])
 
 
 def _is_clear(ratio: Ratio) -> bool:

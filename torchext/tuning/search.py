@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -161,6 +162,9 @@ def steps_of(cells: Sequence[Cell], first: int) -> Steps:
     """The row's steps: each route as far as it was measured to win, `first` between sizes that disagree."""
     found: list[tuple[int, int]] = []
     ordered = sorted(cells, key=lambda cell: cell.size)
+    for below, cell in itertools.pairwise(ordered):
+        if cell.route == first and _is_tie(cell, below.route):
+            cell.route = below.route
     for cell, following in zip(ordered, [*ordered[1:], None]):
         if following is None:
             found.append((ANY, cell.route))
@@ -172,6 +176,11 @@ def steps_of(cells: Sequence[Cell], first: int) -> Steps:
                 if following.route != first and following.size - 1 > cell.size:
                     found.append((following.size - 1, first))
     return _merged(found)
+
+
+def _is_tie(cell: Cell, route: int) -> bool:
+    """Whether `route`, which won right below, was slower in no sample: the noise alone, then, hides that it still wins."""
+    return bool(cell.samples) and all(route in sample and sample[route].value >= 1 for sample in cell.samples)
 
 
 def with_larger(steps: Steps, measured: int, before: Steps) -> Steps:
