@@ -179,7 +179,7 @@ def steps_of(cells: Sequence[Cell], first: int) -> Steps:
 
 
 def _is_tie(cell: Cell, route: int) -> bool:
-    """Whether `route`, which won right below, was slower in no sample: the noise alone, then, hides that it still wins."""
+    """Whether `route`, which won right below, was slower in no sample: noise alone, then, hides that it still wins."""
     return bool(cell.samples) and all(route in sample and sample[route].value >= 1 for sample in cell.samples)
 
 
