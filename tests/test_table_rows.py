@@ -90,6 +90,14 @@ CALLS = {
         lambda: F.max_pool2d_with_indices(ones(1, 64, 64, 64), 2), "max_pool2d", _POOL | {"indices": "yes"}, 1 << 18,
     ),
     "conv2d": (lambda: F.conv2d(ones(2, 6, 8, 8), ones(7, 6, 3, 3)), "conv2d", _CONV, 64 * 6 * 7 * 9),
+    "conv2d, a first layer": (
+        lambda: F.conv2d(ones(2, 6, 8, 8), ones(7, 6, 3, 3, grad=True)), "conv2d", _CONV | {"gradient": "of weight"},
+        64 * 6 * 7 * 9,
+    ),
+    "conv2d, a frozen layer": (
+        lambda: F.conv2d(ones(2, 6, 8, 8, grad=True), ones(7, 6, 3, 3)), "conv2d", _CONV | {"gradient": "of input"},
+        64 * 6 * 7 * 9,
+    ),
     "conv2d of many": (
         lambda: F.conv2d(ones(8, 6, 8, 8), ones(7, 6, 5, 5)), "conv2d", _CONV | {"images": "to 63", "window": "more"},
         64 * (6 + 14),

@@ -172,7 +172,7 @@ def climbed(monkeypatch, count, route_of, too_large=()):
 
     monkeypatch.setattr(search, "measure", measure)
     ladder = [lambda size=1 << bits: size for bits in range(count)]
-    cells = search.climb(family, family.when(0), ladder, clock.Clock("cpu"), clock.FULL)
+    cells = search.climb(family, family.when(0), ladder, clock.Clock("cpu"), Effort(1e-6, 6, 1.0, 3))
     return measured, search.steps_of(cells, STOCK)
 
 
@@ -226,7 +226,7 @@ def test_a_failed_capture_ends_a_tune_which_keeps_what_it_measured(timetable, mo
 
     family = FAMILIES["dropout", "cuda"]
     monkeypatch.setattr(search, "measure", fails)
-    monkeypatch.setattr(machine, "_fill", lambda job, *_: search.climb(family, captured, [list], None, None))
+    monkeypatch.setattr(machine, "_fill", lambda job, *_: search.climb(family, captured, [list], None, clock.FULL))
     captured = next(when for when in family.combinations() if when["captured"] == "yes")
     assert machine.measure("cpu", ["dropout"], True, 60, [THREADS], verbose=False) == set()
     assert "capture invalidated; what was measured is kept" in capsys.readouterr().err

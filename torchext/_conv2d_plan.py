@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from . import _chosen, _gpu, _op
-from ._conv2d_route import CPU, is_winograds, on_cpu, on_gpu
+from ._conv2d_route import CPU, gradient_of, is_winograds, on_cpu, on_gpu
 from ._op import either_wants_grad
 from ._servable import PLAIN, auto, why_stock
 from ._shapes import is_channels_last, out_size, pair, same_padding
@@ -95,9 +95,8 @@ def decide(x, w, options, of_gpu):
     """The row of the table that decides on this call and its route; None and ours where it has no say."""
     if type(x) not in PLAIN or type(w) not in PLAIN or w.is_nested or not auto():
         return None, NATIVE
-    gradient = either_wants_grad(x, w)
     if x.is_cuda:
-        decided = on_gpu(of_gpu, x, w, options[0], gradient)
+        decided = on_gpu(of_gpu, x, w, options[0], either_wants_grad(x, w))
         return decided, STOCK if decided is None else _gpu.convolution_route(*decided)
-    decided = on_cpu(x, w, *options, gradient)
+    decided = on_cpu(x, w, *options, gradient_of(x, w))
     return decided, NATIVE if decided is None else CPU.route(decided[1], decided[2])

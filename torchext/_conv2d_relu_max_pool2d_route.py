@@ -22,7 +22,7 @@ GPU = Family(
 )  # fmt: skip
 
 
-def on_cpu(x: Tensor, w: Tensor, stride, padding, dilation, groups, gradient: bool) -> Decided | None:
+def on_cpu(x: Tensor, w: Tensor, stride, padding, dilation, groups, gradient: int) -> Decided | None:
     """The row and the size of a pooled convolution on the CPU; None where there is none."""
     found = _conv2d_route.on_cpu(x, w, stride, padding, dilation, groups, gradient)
     if found is None:

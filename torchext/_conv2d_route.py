@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _gpu, _op
+from ._op import either_wants_grad
 from ._shapes import pair
 from ._table import (
     DIRECT,
@@ -28,8 +29,9 @@ from ._table import (
 IMAGES = "one", "to 7", "to 63", "more"
 WINDOWS = "one tap", "to 24 taps", "more"
 CHANNELS = "one", "to 4", "to 12", "others", "in blocks of 16", "in groups", "Winograd's to 48", "Winograd's"
+GRADIENTS = "no", "of weight", "of input"  # of both, that is: a network's first layer alone needs none of its input
 CLASSES = {
-    "dtype": FLOATS, "gradient": NO_YES, "images": IMAGES, "window": WINDOWS, "channels": CHANNELS,
+    "dtype": FLOATS, "gradient": GRADIENTS, "images": IMAGES, "window": WINDOWS, "channels": CHANNELS,
     "strided": NO_YES, "threads": THREADS,
 }  # fmt: skip
 ONE, FEW, SOME, OTHERS, BLOCKS, GROUPS, FEW_WINOGRADS, WINOGRADS = range(len(CHANNELS))
@@ -61,7 +63,12 @@ def is_winograds(x: Tensor, w: Tensor, stride, padding, dilation, groups) -> boo
     return padding is not None and max(padding) < r
 
 
-def on_cpu(x: Tensor, w: Tensor, stride, padding, dilation, groups: Any, gradient: bool) -> Decided | None:
+def gradient_of(x: Tensor, w: Tensor) -> int:
+    """The digit of the class "gradient"."""
+    return (2 if x.requires_grad else 1) if either_wants_grad(x, w) else 0
+
+
+def on_cpu(x: Tensor, w: Tensor, stride, padding, dilation, groups: Any, gradient: int) -> Decided | None:
     """The row and the size of a convolution on the CPU, read off its arguments in 2 us; None where there is none."""
     dtype, strides = DTYPE.get(x.dtype), stride if type(stride) is tuple and len(stride) == 2 else pair(stride)
     shape, filters = x.shape, w.shape
@@ -91,7 +98,7 @@ def on_cpu(x: Tensor, w: Tensor, stride, padding, dilation, groups: Any, gradien
             size = area * c * k * taps // (down * across * groups)
         else:
             size = area * c + 2 * area * k // (down * across)
-    row = (((dtype * 2 + (1 if gradient else 0)) * 4 + images) * 3 + window) * 8 + channels
+    row = (((dtype * 3 + gradient) * 4 + images) * 3 + window) * 8 + channels
     row = (row * 2 + (1 if down > 1 or across > 1 else 0)) * 2 + several_threads()
     return CPU, row, size
 

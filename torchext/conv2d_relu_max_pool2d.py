@@ -15,6 +15,7 @@ from ._choice import note_ours
 from ._conv2d_plan import BY_WINOGRAD, WANTS, is_single, plan
 from ._conv2d_relu_max_pool2d_plan import fits_direct, halves, windows_of
 from ._conv2d_relu_max_pool2d_route import CPU, may_be_ours_on_gpu, on_cpu, on_gpu
+from ._conv2d_route import gradient_of
 from ._gate import call_stock, drop_in
 from ._max_pool2d_backward import put
 from ._op import Function, define, twice_differentiable, wants_grad
@@ -127,7 +128,7 @@ def _ask(x, w, options):
         return None, None
     if x.is_cuda:
         return None, APART if x.dim() == 4 and w.dim() == 4 and not may_be_ours_on_gpu(x, w) else None
-    decided = on_cpu(x, w, *options, wants_grad(x, w))
+    decided = on_cpu(x, w, *options, gradient_of(x, w))
     return decided, None if decided is None else CPU.route(decided[1], decided[2])
 
 

@@ -28,14 +28,17 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Effort:
-    """What a measurement may take: seconds of one round of one route, the most rounds, and seconds in all."""
+    """What a measurement may take: seconds of one round of one route, the most rounds, and seconds in all; and how many
+    rungs of a ladder lie between two sizes that are measured first.
+    """
 
     round: float
     rounds: int
     seconds: float
+    stride: int = 6
 
 
-FULL, QUICK = Effort(3e-4, 45, 0.12), Effort(2e-4, 9, 0.03)
+FULL, QUICK = Effort(3e-4, 45, 0.12), Effort(2e-4, 9, 0.03, 3)
 _GPUS = Effort(1e-3, 15, 0.15)  # a round of a few launches would be shorter than what comes before its first
 
 

@@ -28,9 +28,17 @@ class _Sample:
     side: int
 
 
+_FIRST = "one", "to 4"  # channels of images, which want no gradient in a network's first layer
+
+
 def _stands_for(when: When) -> list[When]:
-    """The rows that a measurement of this one fills: but for float32, those of all threads."""
-    return [when] if when.get("dtype", "float32") == "float32" else [when | {"threads": threads} for threads in THREADS]
+    """The rows that a measurement of this one fills: but for float32 those of all threads, and without the input's
+    gradient those with it, where layers have it.
+    """
+    found = [when] if when.get("dtype", "float32") == "float32" else [when | {"threads": each} for each in THREADS]
+    if when["gradient"] == "of input" and when["channels"] not in _FIRST:
+        found += [each | {"gradient": "of weight"} for each in found]
+    return found
 
 
 def _candidates(family: Family, when: When) -> bool:
@@ -39,16 +47,18 @@ def _candidates(family: Family, when: When) -> bool:
         return when.get("taps") != "more"
     if when["dtype"] != "float32" and when["threads"] == "several":
         return False
+    if when["gradient"] == "of weight" and when["channels"] not in _FIRST:
+        return False
     can_be_winograds = when["dtype"] == "float32" and when["strided"] == "no" and when["window"] != "one tap"
     if when["channels"].startswith("Winograd's"):
         # Pooled, Winograd's pays by its backward, and is fused with gradient alone.
-        return can_be_winograds and (family is not POOLED or when["gradient"] == "yes")
+        return can_be_winograds and (family is not POOLED or when["gradient"] != "no")
     if when["channels"] == "in blocks of 16" and can_be_winograds:
         return False
     if when["window"] == "one tap":
         return family is CPU and when["channels"] not in ("one", "to 4", "to 12")
     if when["strided"] == "yes" and when["window"] != ("more" if family is POOLED else "to 24 taps"):
-        return when["channels"] in ("one", "to 4")
+        return when["channels"] in _FIRST
     return family is CPU or when["channels"] != "in groups"
 
 
@@ -58,12 +68,13 @@ def _sizes(family: Family, when: When) -> list[int]:
     by = family.by(when)
     if by == "tiles per 4096 pairs of channels":
         return powers(0, 14)
-    full = powers(13, 27) if by.startswith("multiply") else powers(8, 20)
-    return full if when["dtype"] == "float32" else full[::2]
+    return powers(13, 27) if by.startswith("multiply") else powers(8, 20)
 
 
 def _channels(when: When) -> tuple[tuple[int, int, int], ...]:
     """Pairs in and out, with their groups."""
+    if (when["channels"], when["gradient"]) == ("to 4", "of input"):  # the others are images of three colours
+        return (4, 12, 1), (2, 8, 1)
     return {
         "one": ((1, 6, 1), (1, 32, 1)),
         "to 4": ((3, 16, 1), (3, 64, 1)),
@@ -100,13 +111,13 @@ def _calls(family: Family, when: When, size: int) -> Calls:
 
 
 def _call(when: When, sample: _Sample, pooled: bool) -> Callable[[], object]:
-    """Of few channels it is a network's first layer, whose images want no gradient."""
     side = _SIDES[when["window"]]
-    first = when["channels"] in ("one", "to 4")
-    wants = when["gradient"] == "yes"
-    x = draw(when, _IMAGES[when["images"]], sample.c, sample.side, sample.side, needs_grad=wants and not first)
-    w = draw(when, sample.k, sample.c // sample.groups, side, side)
-    b = draw(when, sample.k)
+    trains = when["gradient"] != "no"
+    x = draw(
+        when, _IMAGES[when["images"]], sample.c, sample.side, sample.side, needs_grad=when["gradient"] == "of input"
+    )
+    w = draw(when, sample.k, sample.c // sample.groups, side, side, needs_grad=trains)
+    b = draw(when, sample.k, needs_grad=trains)
     options = 2 if when["strided"] == "yes" else 1, side // 2, 1, sample.groups
     if pooled:
         return step(lambda: conv2d_relu_max_pool2d(x, w, b, *options, pool_kernel_size=2), x, w, b)

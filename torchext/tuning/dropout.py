@@ -12,7 +12,7 @@ from .samples import Calls, Samples, When, as_on_cpu, draw, powers, step
 def _sizes(family: Family, when: When) -> list[int]:
     if family is GPU:
         return powers(12, 28)
-    return powers(4, 22, 1)[:: 1 if when["of"] == "elements" else 2]
+    return powers(4, 22)
 
 
 def _calls(family: Family, when: When, size: int) -> Calls:

@@ -45,9 +45,9 @@ def as_on_cpu(when: When, **classes: str) -> When:
     return {"dtype": BYTES[when["bytes"]], "gradient": "yes", "threads": "one"} | when | classes
 
 
-def powers(low: int, high: int, step: int = 2) -> list[int]:
-    """Two to the power of every `step`-th number from `low` to `high`."""
-    return [1 << bits for bits in range(low, high + 1, step)]
+def powers(low: int, high: int) -> list[int]:
+    """The powers of two from 2^`low` to 2^`high`."""
+    return [1 << bits for bits in range(low, high + 1)]
 
 
 def root(value: float) -> int:

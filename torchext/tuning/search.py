@@ -116,8 +116,8 @@ def _replayed(family: Family, route: int, call: Callable[[], object]) -> Callabl
 
 
 def climb(family: Family, when: When, ladder: Sequence[Rung], clock: Clock, effort: Effort) -> list[Cell]:
-    """The cells of a row: every third size, or each where calls grow long, up to those that take too long; then by
-    halves between two that disagree.
+    """The cells of a row: sizes a stride apart, a third of it where calls grow long, up to those that take too long;
+    then by halves between two that disagree.
     """
     cells: dict[int, Cell] = {}
 
@@ -132,7 +132,7 @@ def climb(family: Family, when: When, ladder: Sequence[Rung], clock: Clock, effo
         cell = measured(index)
         if cell is not None and cell.seconds > _LONGEST:
             break
-        index += 3 if cell is None or cell.seconds < _LONGEST / 32 else 1
+        index += effort.stride if cell is None or cell.seconds < _LONGEST / 32 else effort.stride // 3
     pairs = list(zip(sorted(cells), sorted(cells)[1:]))
     while pairs:
         below, above = pairs.pop()
