@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import _observers
 from ._choice import note
-from ._private import dynamo_backend
+from ._private import dynamo_backend, is_exporting
 from ._servable import PLAIN
 from ._table import Decided
 
@@ -33,7 +33,7 @@ def drop_in(counterpart: Callable, wants: str) -> Callable[[Callable], Callable]
         @functools.wraps(ours)
         def function(*args, **kwargs):
             if _is_compiling():
-                stocks = torch.compiler.is_exporting() or _fuses_later()
+                stocks = is_exporting() or _fuses_later()
                 return (counterpart if stocks else ours)(*args, **kwargs)
             why = _observers.why_seen()
             first = args[0] if args else kwargs.get("input")

@@ -186,6 +186,14 @@ def dynamo_backend() -> str:
 dynamo_backend._dynamo_marked_constant = True  # torch.compiler.assume_constant_result, which would import Dynamo
 
 
+def is_exporting() -> bool:
+    """Whether torch.export traces. Before torch 2.12 Dynamo takes torch's own function for true in every trace."""
+    return torch.compiler.is_exporting()
+
+
+is_exporting._dynamo_marked_constant = True
+
+
 def dynamo_backends() -> dict[str, Any] | None:
     """Those that Dynamo knows by name; None until it is imported."""
     return getattr(sys.modules.get("torch._dynamo.backends.registry"), "_BACKENDS", None)
