@@ -1,6 +1,8 @@
 """The layout is the design: one stem per op, in the same folders for every op; files short enough to read."""
 
 import functools
+import importlib
+import inspect
 import itertools
 import os
 import re
@@ -50,14 +52,15 @@ LONGER = {  # to be split
 
 
 def tracked(*patterns):
-    """The tracked files that match, as `git ls-files` takes patterns; without git or a checkout, those in the tree."""
+    """The files that match, and that git does not ignore; without git or a checkout, those in the tree."""
     names = listed() if shutil.which("git") else None
     return {name for name in names or lying() if any(fnmatch(name, pattern) for pattern in patterns)}
 
 
 @functools.cache
 def listed():
-    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    known = "git", "ls-files", "--cached", "--others", "--exclude-standard"
+    listing = subprocess.run(known, cwd=ROOT, capture_output=True, text=True, check=False)
     return listing.stdout.split()  # empty outside a checkout
 
 
@@ -84,7 +87,7 @@ def test_an_op_lives_in_its_rooms_and_nowhere_else(stem):
     found = {f for f in tracked(f"*{stem}*") if not f.startswith("bench/results/")}
     found = {f for f in found if not any(other in f for other in longer)}
     rooms = {room.format(stem=stem) for room in ROOMS if room not in SHARED.get(stem, ())}
-    assert rooms <= found
+    assert not rooms - found, f"{stem} has no {', '.join(sorted(rooms - found))}"
     extra = found - rooms
     homes = {Path(room).parent for room in (*rooms, *GPU_ROOMS, SHARED_GLUE, TUNING)}
     assert all(Path(f).parent in homes for f in extra), extra
@@ -105,6 +108,42 @@ def test_every_op_that_is_declared_is_a_stem():
     assert set(STEMS) == set(OPS)
 
 
+@pytest.mark.parametrize("stem", STEMS)
+def test_an_op_without_gpu_kernels_says_so(stem):
+    from torchext._op import CPU_ONLY
+
+    has = any(tracked(room.format(stem=stem)) for room in GPU_ROOMS[:2])
+    assert has is (stem not in CPU_ONLY), (
+        "every `define` of an op without GPU kernels has cpu_only=True, and no other's"
+    )
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_layer_and_function_of_an_op_is_offered(stem):
+    """A class of modules by torchext.nn, a function that stands for one of torch by torchext.nn.functional."""
+    import torch
+
+    from torchext import nn
+
+    for name in in_folder(f"torchext/{stem}*.py"):
+        module = importlib.import_module(f"torchext.{Path(name).stem}")
+        for title, value in vars(module).items():
+            if title.startswith("_") or getattr(value, "__module__", "") != module.__name__:
+                continue
+            layer = isinstance(value, type) and issubclass(value, torch.nn.Module)
+            function = hasattr(value, "__wrapped__") and "input" in inspect.signature(value).parameters
+            assert not layer or title in nn.OURS, f"nn.OURS lacks {title}"
+            assert not function or title in nn.functional.OURS, f"nn.functional.OURS lacks {title}"
+
+
+def test_every_family_of_rows_is_tuned():
+    from torchext._table import FAMILIES
+    from torchext.tuning import machine
+
+    untuned = set(FAMILIES.values()) - set(machine._FAMILIES)
+    assert {(family.op, family.device) for family in untuned} == {("sequential", "cuda")}, "machine._OPS lacks them"
+
+
 @pytest.mark.parametrize("name", sorted(tracked("tests/*.py", "bench/*.py")))
 def test_nothing_is_imported_from_a_test(name):
     imported = re.findall(r"^\s*(?:from|import)\s+(?:\.|tests\.)*(test_\w+)", (ROOT / name).read_text(), re.M)
@@ -113,7 +152,8 @@ def test_nothing_is_imported_from_a_test(name):
 
 @pytest.mark.parametrize("name", sorted(tracked("*.py", "*.h", "*.cpp", "*.cu", "*.cuh") - LONGER))
 def test_no_file_is_two_ideas_long(name):
-    assert len((ROOT / name).read_text().splitlines()) <= LINES
+    lines = len((ROOT / name).read_text().splitlines())
+    assert lines <= LINES, f"{lines} lines: split it by its ideas (LONGER holds what has not been split yet)"
 
 
 def test_kernels_see_no_torch_but_the_element_types():

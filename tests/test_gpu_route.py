@@ -208,28 +208,6 @@ def test_linear_cross_entropy_is_ours_where_stocks_logits_do_not_fit(gpu):
         assert routes(lambda: F.linear_cross_entropy(*linear())) == {backend}
 
 
-def joined(monkeypatch, first, *rest, x):
-    """How many modules of a Sequential are called themselves: joined ones are not."""
-    calls = []
-    layers = [first, *rest]
-    monkeypatch.setattr(torchext.sequential, "_served", lambda layers, input: calls.append(len(layers)) or input)
-    torchext.nn.Sequential(*layers)(x)
-    return calls
-
-
-def test_eager_training_looks_for_joined_layers_only_where_one_can_be_ours(gpu):
-    nn, large = torchext.nn, torch.randn(1 << 10, 1 << 8)
-    linear = lambda: (nn.Linear(1 << 8, 1 << 8), nn.ReLU())
-    assert joined(gpu, *linear(), x=large[:4]) == [] and joined(gpu, *linear(), x=large) == [2]
-    few, many = nn.Conv2d(3, 8, 3), nn.Conv2d(64, 8, 3)
-    assert joined(gpu, few, nn.ReLU(), nn.MaxPool2d(2), x=image(2, 3, 8, 8)) == [3]
-    assert joined(gpu, many, nn.ReLU(), nn.MaxPool2d(2), x=image(2, 64, 8, 8)) == []
-    with torch.no_grad():
-        assert joined(gpu, *linear(), x=large[:4]) == [2]
-    gpu.setattr(_gpu, "_is_capturing", lambda: True)
-    assert joined(gpu, *linear(), x=large[:4]) == [2]
-
-
 def test_where_no_cuda_was_built_triton_serves():
     """In an interpreter whose torch claims CUDA: each op gets its own launcher as the CUDA kernel."""
     script = """

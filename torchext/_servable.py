@@ -60,7 +60,7 @@ def _serves_gpu(stem: str, backend: str) -> bool:
     """Whether a kernel of ours can be called with tensors on a GPU."""
     if backend == "auto":
         return stem in _op.GPU
-    return backend == "triton" or (backend == "native" and _op.GPU.get(stem) == "native")
+    return (backend == "triton" and stem not in _op.CPU_ONLY) or (backend == "native" and _op.GPU.get(stem) == "native")
 
 
 def _why_cpu(backend: str) -> str | None:

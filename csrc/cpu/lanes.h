@@ -214,7 +214,8 @@ inline void store_pairs(T* p, Vec<acc_t<T>, N> even, Vec<acc_t<T>, N> odd) {
   store_lanes<N>(p + N, high);
 }
 
-// Calls f.operator()<N>(i) over [begin, end) by N = the widest that fits; the last call overlaps the one before it.
+// Calls f.operator()<N>(i) over [begin, end) by N = the widest that fits; the last call overlaps the one before it:
+// for what is stored; sums take over_lanes_once.
 // These and the functions given to them are inlined by force: a call for each vector costs more than the vector.
 #define TORCHEXT_INLINE __attribute__((always_inline))
 template <int N, typename F>
