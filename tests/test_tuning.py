@@ -13,7 +13,7 @@ import torchext
 from torchext import _gpu_library
 from torchext._table import ANY, DIRECT, FAMILIES, NATIVE, STOCK, WINOGRAD
 from torchext.tuning import clock, machine, search
-from torchext.tuning.clock import Effort, Ratio, interval, winner
+from torchext.tuning.clock import Effort, Ratio, interval, pooled, winner
 from torchext.tuning.search import Cell, put, steps_of
 
 
@@ -80,11 +80,21 @@ def ratio(low, value, high):
     return Ratio(value, low, high)
 
 
+def test_samples_are_pooled_by_their_variance():
+    wide, narrow = ratio(0.8, 1.0, 1.25), ratio(1.19, 1.2, 1.21)
+    both = pooled([wide, narrow])
+    assert both.value == pytest.approx(1.2, abs=0.01) and 1.189 < both.low < both.value < both.high < 1.211
+    alone = pooled([wide])
+    assert (alone.value, alone.low, alone.high) == pytest.approx((1.0, 0.8, 1.25))
+
+
 def test_ties_are_stocks_and_a_loss_in_one_sample_loses():
     clear, tie, loss = ratio(1.1, 1.2, 1.3), ratio(0.9, 1.1, 1.3), ratio(0.7, 0.8, 0.9)
     assert winner(STOCK, [{NATIVE: clear}]) == NATIVE
     assert winner(STOCK, [{NATIVE: tie}]) == winner(STOCK, [{NATIVE: loss}]) == winner(STOCK, []) == STOCK
     assert winner(STOCK, [{NATIVE: clear}, {NATIVE: loss}]) == STOCK
+    small = ratio(1.0, 1.05, 1.1)
+    assert winner(STOCK, [{NATIVE: small}]) == STOCK and winner(STOCK, [{NATIVE: small}] * 2) == NATIVE
     assert winner(STOCK, [{NATIVE: clear, DIRECT: ratio(1.3, 1.4, 1.5)}]) == DIRECT
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -163,12 +164,24 @@ def _is_clear(ratio: Ratio) -> bool:
 
 
 def winner(stock: int, samples: Sequence[Mapping[int, Ratio]]) -> int:
-    """The route that is faster than stock by the margin in every sample, the fastest of several; else `stock`."""
+    """The fastest of the routes that were slower than stock in no sample, and in all together faster by the margin
+    beyond the noise; else `stock`.
+    """
     best, route = 1.0, stock
     for candidate in samples[0] if samples else ():
-        ratios = [sample[candidate] for sample in samples]
-        if min(ratio.low for ratio in ratios) > MARGIN:
-            mean = statistics.geometric_mean(ratio.value for ratio in ratios)
-            if mean > best:
-                best, route = mean, candidate
+        ratio = pooled([sample[candidate] for sample in samples])
+        if ratio.low > MARGIN and ratio.value > best and all(sample[candidate].value >= 1 for sample in samples):
+            best, route = ratio.value, candidate
     return route
+
+
+def pooled(ratios: Sequence[Ratio]) -> Ratio:
+    """Of several samples, each weighted by the inverse of its variance, as for logarithms that are normal."""
+    errors = [max(math.log(ratio.high / ratio.low) / 2 / _NORMAL, 1e-4) for ratio in ratios]
+    total = sum(error**-2 for error in errors)
+    mean = sum(math.log(ratio.value) / error**2 for ratio, error in zip(ratios, errors)) / total
+    half = _NORMAL / math.sqrt(total)
+    return Ratio(*map(math.exp, (mean, mean - half, mean + half)))
+
+
+_NORMAL = 1.96  # standard errors on either side of the mean hold 95 %
