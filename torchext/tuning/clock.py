@@ -102,8 +102,11 @@ def interval(ratios: Sequence[float]) -> Ratio:
 
 
 @contextlib.contextmanager
-def fastest_library() -> Iterator[None]:
+def fastest_library(device: str) -> Iterator[None]:
     """Within the block cuDNN measures its algorithms, as programs have it do that care for speed: stock at its best."""
+    if device != "cuda":
+        yield
+        return
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:

@@ -106,7 +106,7 @@ def measure(device: str, ops: list[str], quick: bool, seconds: float, thread_cou
     measured: Rows = set()
     before = torch.get_num_threads()
     try:
-        with collected(), fastest_library():
+        with collected(), fastest_library(device):
             for threads, job in planned:
                 if time.monotonic() > end:
                     break
