@@ -193,7 +193,7 @@ def test_an_interrupted_tune_keeps_what_it_measured(timetable, monkeypatch, caps
     monkeypatch.setattr(machine, "_fill", interrupted)
     rows = machine.measure("cpu", ["dropout"], True, 60, [THREADS], verbose=False)
     assert rows == {(filled[0].family, filled[0].family.row(**filled[0].when))}
-    assert "what was measured is kept" in capsys.readouterr().err
+    assert "interrupted; what was measured is kept" in capsys.readouterr().err
 
 
 def test_a_capture_is_refused(monkeypatch):

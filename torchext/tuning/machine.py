@@ -114,7 +114,7 @@ def measure(device: str, ops: list[str], quick: bool, seconds: float, thread_cou
                 progress.step(job, threads)
                 measured |= _fill(job, effort, verbose)
     except (KeyboardInterrupt, search.CaptureFailed) as error:
-        print(f"\n{error or 'interrupted'}; what was measured is kept", file=sys.stderr)
+        print(f"\n{str(error) or 'interrupted'}; what was measured is kept", file=sys.stderr)
     finally:
         torch.set_num_threads(before)
         progress.end()
